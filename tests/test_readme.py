@@ -1,0 +1,158 @@
+"""Every command of the README is in a table that says what runs it, and it is run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from enum import StrEnum
+from pathlib import Path
+
+import pytest
+
+from instbench.cli.main import main
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+class RunBy(StrEnum):
+    """What runs a command of the README."""
+
+    CI = "by .ci/run"
+    MAKEFILE = "prepared by the Makefile; checked in the Makefile's text"
+    FAST = "as it stands, by a fast test"
+    DRY = "with --dry-run by a fast test, and with fewer images and steps by a slow one"
+    SLOW = "by a slow test"
+
+
+COMMANDS = {
+    "make demo": RunBy.SLOW,
+    "make test": RunBy.CI,
+    "source .venv/bin/activate": RunBy.MAKEFILE,
+    "instbench --help": RunBy.FAST,
+    "instbench ls benchmarks": RunBy.FAST,
+    "instbench ls models": RunBy.FAST,
+    "instbench run shapes-box --model reference --limit 32 -o runs/try": RunBy.DRY,
+    "instbench run shapes-box --model text-only --limit 32 -o runs/floor": RunBy.DRY,
+    "instbench run shapes-real --limit 32 -o runs/ceiling": RunBy.DRY,
+    "instbench data prepare shapes --split val --count 8 -o data/mine": RunBy.FAST,
+    "instbench validate data/mine/instances.json --captions data/mine/captions.json": RunBy.FAST,
+    "instbench run shapes-box --annotations data/mine/instances.json --captions data/mine/captions.json"
+    " --images data/mine/images -o runs/mine": RunBy.DRY,
+    "instbench score runs/try": RunBy.SLOW,
+    "instbench run shapes-box --model my_model:GreyImages --limit 4 -o runs/grey": RunBy.DRY,
+}
+
+
+def fenced(language: str, text: str = README) -> list[str]:
+    """Contents of the fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def commands() -> list[str]:
+    """Commands of the README in order; one command per line."""
+    return [line for block in fenced("bash") for line in block.splitlines() if line.strip()]
+
+
+def call(command: str, *extra: str) -> None:
+    """Runs an `instbench` command in this process; it must end with exit code 0."""
+    program, *arguments = shlex.split(command)
+    assert program == "instbench"
+    assert main([*arguments, *extra]) == 0, command
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to run commands in, with the README's example module."""
+    (tmp_path / "my_model.py").write_text(fenced("python")[0], encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_readme_and_table_hold_the_same_commands() -> None:
+    assert commands() == list(COMMANDS)
+
+
+def test_start_comes_first() -> None:
+    assert commands()[:2] == ["make demo", "make test"]
+
+
+def test_make_commands_are_those_of_the_makefile_and_ci() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for command, run_by in COMMANDS.items():
+        if command.startswith("make "):
+            assert re.search(rf"^{command.split()[1]}:", makefile, flags=re.MULTILINE), command
+        if run_by is RunBy.CI:
+            assert re.search(rf"^{command}\b", ci, flags=re.MULTILINE), command
+    for target in re.findall(r"`make ([a-z-]+)", README):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+def test_activation_path_is_the_makefiles() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(r"^VENV := \.venv$", makefile, flags=re.MULTILINE)
+    assert "source .venv/bin/activate" in COMMANDS
+
+
+def test_demo_target_calls_the_demo_verb() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = re.search(
+        r"^demo:.*\n\t@\$\(BIN\)/python -m instbench demo -o \$\(DEMO_DIR\)$", makefile, re.MULTILINE
+    )
+    assert recipe is not None
+
+
+def test_fast_commands_run_as_they_stand(workplace: Path) -> None:
+    for command, run_by in COMMANDS.items():
+        if run_by is RunBy.FAST:
+            call(command)
+    assert (workplace / "data" / "mine" / "instances.json").is_file()
+    assert len(list((workplace / "data" / "mine" / "images").iterdir())) == 8
+
+
+def test_run_commands_pass_a_dry_run(workplace: Path) -> None:
+    call("instbench data prepare shapes --split val --count 8 -o data/mine")
+    for command, run_by in COMMANDS.items():
+        if run_by is RunBy.DRY:
+            call(command, "--dry-run")
+    assert not list(workplace.glob("runs/*/images/*.png"))
+
+
+@pytest.mark.slow
+def test_run_commands_run(workplace: Path) -> None:
+    call("instbench data prepare shapes --split val --count 8 -o data/mine")
+    for command, run_by in COMMANDS.items():
+        if run_by is RunBy.DRY:
+            call(re.sub(r"--limit \d+", "", command), "--limit", "2", "--num-inference-steps", "2")
+    call("instbench score runs/try")
+    for name in ("try", "floor", "ceiling", "mine", "grey"):
+        assert (workplace / "runs" / name / "results.json").is_file()
+        assert len(list((workplace / "runs" / name / "images").glob("*.png"))) == 2
+
+
+@pytest.mark.slow
+def test_demo_runs(workplace: Path) -> None:
+    call("instbench demo -o runs/demo")
+    assert list(workplace.glob("runs/demo/**/results.json"))
+
+
+@pytest.mark.parametrize(
+    "document", ["CONTRIBUTING.md", *sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+)
+def test_commands_of_other_documents_exist(document: str) -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    text = (ROOT / document).read_text(encoding="utf-8")
+    inline = [code for code in re.findall(r"`([^`\n]+)`", text) if code.startswith(("make ", "python -m "))]
+    blocks = [line for block in fenced("bash", text) for line in block.splitlines() if line.strip()]
+    for command in [*blocks, *inline]:
+        words = shlex.split(command)
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, flags=re.MULTILINE), command
+        elif words[:2] == ["python", "-m"]:
+            path = ROOT.joinpath(*words[2].split("."))
+            assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), command
+        else:
+            verb = words[1:3] if words[1] == "data" else words[1:2]
+            call(shlex.join(["instbench", *verb, "--help"]))
