@@ -1,0 +1,180 @@
+"""The verbs of the command line as functions, with the same defaults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from instbench import defaults
+from instbench.benchmarks import Benchmark, CocoData, load_benchmark
+from instbench.errors import InputError
+from instbench.execution.local import RunOutcome, execute, rescore
+from instbench.execution.plan import Plan, RunSettings, make_plan
+from instbench.execution.session import Session
+from instbench.generators.base import SamplingSettings
+from instbench.runs.store import RunFolder
+
+__all__ = ["RunOutcome", "find_runs", "generate", "plan_runs", "run", "score"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    benchmark: Benchmark
+    folder: Path
+
+
+def _targets(benchmarks: str | Sequence[str], output: Path, edition: str) -> list[_Target]:
+    names = [benchmarks] if isinstance(benchmarks, str) else list(benchmarks)
+    if not names:
+        raise InputError("no benchmark named; see `instbench ls benchmarks`")
+    loaded = [load_benchmark(name, edition) for name in names]
+    if len({one.name for one in loaded}) != len(loaded):
+        raise InputError(f"a benchmark is named twice in {', '.join(names)}; name each once")
+    if len(loaded) == 1:
+        return [_Target(loaded[0], output)]
+    return [_Target(one, output / re.sub(r"[^a-z0-9-]", "-", one.name)) for one in loaded]
+
+
+def plan_runs(
+    benchmarks: str | Sequence[str],
+    output: str | Path,
+    *,
+    model: str | None = None,
+    checkpoint: str | Path | None = None,
+    edition: str = defaults.EDITION,
+    limit: int | None = None,
+    seed: int = defaults.SEED,
+    sampling: SamplingSettings | None = None,
+    annotations: str | Path | None = None,
+    captions: str | Path | None = None,
+    images: str | Path | None = None,
+    session: Session | None = None,
+) -> list[tuple[Plan, Path]]:
+    """Plans runs without writing anything; see `run` for the arguments.
+
+    Returns:
+        Each plan with the folder that it would use.
+    """
+    session = session or Session()
+    data = None
+    if annotations is not None:
+        data = CocoData(
+            annotations=Path(annotations),
+            captions=None if captions is None else Path(captions),
+            images=None if images is None else Path(images),
+        )
+        if data.images is not None and not data.images.is_dir():
+            raise InputError(f"--images {data.images}: no such folder")
+    elif captions is not None or images is not None:
+        raise InputError("--captions and --images belong to --annotations; give --annotations FILE too")
+    settings = RunSettings(limit=limit, seed=seed, sampling=sampling or SamplingSettings(), data=data)
+    weights = None if checkpoint is None else Path(checkpoint)
+    return [
+        (
+            make_plan(target.benchmark, session, model=model, checkpoint=weights, settings=settings),
+            target.folder,
+        )
+        for target in _targets(benchmarks, Path(output), edition)
+    ]
+
+
+def run(
+    benchmarks: str | Sequence[str],
+    output: str | Path,
+    *,
+    model: str | None = None,
+    checkpoint: str | Path | None = None,
+    edition: str = defaults.EDITION,
+    limit: int | None = None,
+    seed: int = defaults.SEED,
+    sampling: SamplingSettings | None = None,
+    annotations: str | Path | None = None,
+    captions: str | Path | None = None,
+    images: str | Path | None = None,
+    fresh: bool = False,
+    session: Session | None = None,
+) -> list[RunOutcome]:
+    """Generates and scores; a second call with the same arguments continues where the first stopped.
+
+    Args:
+        benchmarks: One or more benchmark names, or paths of benchmark files.
+        output: The run folder; with several benchmarks each gets a folder of its name in it.
+        model: Generator name or ``package.module:factory``; None takes the benchmark's own, or the
+            reference model.
+        checkpoint: Checkpoint of the generator; None takes the shipped weights.
+        edition: "strict" or "paper".
+        limit: First so many layouts.
+        seed: Every image's seed is derived from this one.
+        sampling: Sampling settings; what is None is the benchmark's or the model's choice.
+        annotations: COCO-format instances file to use in place of the benchmark's data.
+        captions: COCO-format captions file to it.
+        images: Folder of the real images to it.
+        fresh: Delete the run that is in the folder first.
+        session: Loaded networks, to share between calls.
+
+    Returns:
+        One outcome per benchmark.
+
+    Raises:
+        InputError: If anything that was given is wrong; one line that names it.
+    """
+    return _run(locals(), score=True)
+
+
+def generate(
+    benchmarks: str | Sequence[str],
+    output: str | Path,
+    *,
+    model: str | None = None,
+    checkpoint: str | Path | None = None,
+    edition: str = defaults.EDITION,
+    limit: int | None = None,
+    seed: int = defaults.SEED,
+    sampling: SamplingSettings | None = None,
+    annotations: str | Path | None = None,
+    captions: str | Path | None = None,
+    images: str | Path | None = None,
+    fresh: bool = False,
+    session: Session | None = None,
+) -> list[RunOutcome]:
+    """Makes the images only; `run` with the same arguments scores them later. See `run`."""
+    return _run(locals(), score=False)
+
+
+def _run(arguments: dict[str, Any], *, score: bool) -> list[RunOutcome]:
+    fresh = arguments.pop("fresh")
+    arguments["session"] = session = arguments["session"] or Session()
+    plans = plan_runs(**arguments)
+    return [execute(plan, folder, session, fresh=fresh, score=score) for plan, folder in plans]
+
+
+def find_runs(path: str | Path) -> list[Path]:
+    """Returns the run folders at a path: itself, or those directly inside.
+
+    Raises:
+        InputError: If there is none.
+    """
+    root = Path(path)
+    if RunFolder(root).run_json.is_file():
+        return [root]
+    found = sorted(file.parent for file in root.glob("*/run.json")) if root.is_dir() else []
+    if not found:
+        raise InputError(f"{root}: no run here (no run.json); give a run folder or a folder of runs")
+    return found
+
+
+def score(path: str | Path, *, session: Session | None = None) -> list[RunOutcome]:
+    """Observes and scores finished images again.
+
+    Args:
+        path: A run folder, or a folder of run folders.
+        session: Loaded networks, to share between calls.
+
+    Returns:
+        One outcome per run.
+    """
+    session = session or Session()
+    return [rescore(folder, session) for folder in find_runs(path)]

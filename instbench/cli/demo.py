@@ -1,0 +1,48 @@
+"""`instbench demo`: reference model, floor and ceiling on a small slice of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instbench import defaults
+from instbench.cli.options import add_network_options, session_from
+from instbench.cli.output import make_console
+from instbench.errors import EXIT_DONE
+
+if TYPE_CHECKING:
+    from instbench.runs.records import ResultsRecord
+
+__all__ = ["register", "run"]
+
+
+def register(subparsers: Any) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser("demo", help="the shipped model, floor and ceiling on a small slice")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/demo"), metavar="DIR")
+    parser.add_argument(
+        "--limit", type=int, default=defaults.DEMO_LIMIT, metavar="N", help="layouts per benchmark"
+    )
+    add_network_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from instbench.execution.demo import CEILING, run_demo
+    from instbench.reports.summary import comparison_table
+
+    console = make_console()
+    columns: dict[str, dict[str, ResultsRecord]] = {}
+    overlays: list[Path] = []
+    for one in run_demo(args.output, limit=args.limit, session=session_from(args)):
+        console.print(f"{one.column}: {one.benchmark} done in {one.seconds:.0f} s")
+        columns.setdefault(one.column, {})[one.benchmark] = one.results
+        overlays += one.overlays
+    title = f"The first {args.limit} layouts of each benchmark (FID over so few images is rough)"
+    console.print(comparison_table(columns, ceiling=CEILING, title=title))
+    print("asked and found, side by side:")
+    for path in overlays:
+        print(f"  {path}")
+    print(f"all images, records and numbers: {args.output}/<model>/<benchmark>/")
+    return EXIT_DONE

@@ -1,0 +1,26 @@
+"""`instbench generate`: make the images only."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from instbench.cli.options import add_run_options, run_arguments
+from instbench.cli.run import dry_run, report
+
+__all__ = ["register", "run"]
+
+
+def register(subparsers: Any) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser("generate", help="make the images of benchmarks, without scoring")
+    add_run_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from instbench import api
+
+    if args.dry_run:
+        return dry_run(args)
+    return report(api.generate(**run_arguments(args), fresh=args.fresh), as_json=args.json)

@@ -1,0 +1,56 @@
+"""`instbench ls`: what there is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from instbench.errors import EXIT_DONE
+
+__all__ = ["register", "run"]
+
+KINDS = ("benchmarks", "models", "evaluators", "metrics")
+
+
+def register(subparsers: Any) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser("ls", help="list benchmarks, models, evaluators or metrics")
+    parser.add_argument("kind", choices=KINDS, nargs="?", help="what to list (default: everything)")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    listed = {kind: _rows(kind) for kind in (KINDS if args.kind is None else (args.kind,))}
+    if args.json:
+        print(json.dumps({kind: dict(rows) for kind, rows in listed.items()}, indent=2))
+        return EXIT_DONE
+    for kind, rows in listed.items():
+        if len(listed) > 1:
+            print(f"{kind}:")
+        width = max((len(name) for name, _ in rows), default=0)
+        for name, summary in rows:
+            print(f"  {name:<{width}}  {summary}")
+    return EXIT_DONE
+
+
+def _rows(kind: str) -> list[tuple[str, str]]:
+    from instbench import registry
+
+    if kind == "models":
+        return [(entry.name, entry.summary) for entry in registry.GENERATORS]
+    if kind == "evaluators":
+        registries = [one for one, _ in registry.EVALUATOR_ROLES.values()]
+        return [(entry.name, f"{one.kind}: {entry.summary}") for one in registries for entry in one]
+    if kind == "metrics":
+        from instbench.execution.catalog import METRICS
+
+        return [(entry.name, entry.summary) for entry in METRICS]
+    from instbench.benchmarks.loading import benchmark_files, read_benchmark
+
+    return [
+        (name, f"{read_benchmark(path).description} [{edition}]")
+        for name, editions in sorted(benchmark_files().items())
+        for edition, path in sorted(editions.items())
+    ]

@@ -1,0 +1,106 @@
+"""Options that several verbs share, and how their values become arguments of `instbench.api`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from instbench import defaults
+
+__all__ = ["add_network_options", "add_run_options", "run_arguments", "session_from"]
+
+
+def _batch_size(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: give auto or a number of 1 or more")
+
+
+def _positive(text: str) -> int:
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number of 1 or more")
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if 0.0 <= value <= 1.0:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: give a share from 0 to 1")
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Adds where and how networks run."""
+    group = parser.add_argument_group("networks")
+    group.add_argument("--device", default=defaults.DEVICE, help="torch device (default: auto)")
+    group.add_argument("--dtype", default=defaults.DTYPE, help="floating type of the model (default: auto)")
+    group.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        default=defaults.BATCH_SIZE,
+        metavar="auto|N",
+        help="images per call of the model; never changes an image (default: auto)",
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds everything that `run` and `generate` take."""
+    parser.add_argument("benchmarks", nargs="+", metavar="BENCHMARK", help="name (see ls) or a .yaml file")
+    parser.add_argument(
+        "--model", metavar="M", help=f"name (see ls) or package.module:factory (default: {defaults.MODEL})"
+    )
+    parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="checkpoint of the model")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="run folder; DIR/<benchmark> if several",
+    )
+    parser.add_argument("--edition", choices=("strict", "paper"), default=defaults.EDITION)
+    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N layouts")
+    parser.add_argument("--seed", type=int, default=defaults.SEED, metavar="S")
+    parser.add_argument("--fresh", action="store_true", help="delete the run that is in the folder first")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    sampling = parser.add_argument_group("sampling (default: the benchmark's or the model's own)")
+    sampling.add_argument("--num-inference-steps", type=_positive, metavar="N")
+    sampling.add_argument("--guidance-scale", type=float, metavar="G")
+    sampling.add_argument("--alpha", type=_share, metavar="A", help="share of the steps with grounding on")
+    sampling.add_argument("--mis", type=_share, metavar="S", help="share of the steps run per instance")
+    data = parser.add_argument_group("your own data under the same protocol")
+    data.add_argument("--annotations", type=Path, metavar="FILE", help="COCO-format instances")
+    data.add_argument("--captions", type=Path, metavar="FILE", help="COCO-format captions")
+    data.add_argument("--images", type=Path, metavar="DIR", help="the real images")
+    add_network_options(parser)
+
+
+def session_from(args: argparse.Namespace) -> Any:
+    """Makes the session that the network options describe."""
+    from instbench.execution.session import Session
+
+    return Session(device=args.device, dtype=args.dtype, batch_size=args.batch_size)
+
+
+def run_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Turns parsed options into the arguments of `instbench.api.plan_runs`."""
+    from instbench.generators.base import SamplingSettings
+
+    names = ["benchmarks", "output", "model", "checkpoint", "edition", "limit", "seed"]
+    names += ["annotations", "captions", "images"]
+    arguments = {name: getattr(args, name) for name in names}
+    arguments["sampling"] = SamplingSettings(
+        num_inference_steps=args.num_inference_steps,
+        guidance_scale=args.guidance_scale,
+        alpha=args.alpha,
+        mis=args.mis,
+    )
+    arguments["session"] = session_from(args)
+    return arguments

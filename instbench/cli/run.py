@@ -1,0 +1,76 @@
+"""`instbench run`: generate and score."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from instbench.cli.options import add_run_options, run_arguments
+from instbench.cli.output import make_console
+from instbench.errors import EXIT_DONE, EXIT_FAILURES
+
+__all__ = ["dry_run", "register", "report", "run"]
+
+
+def register(subparsers: Any) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser("run", help="score a model on benchmarks: generate, observe, score")
+    add_run_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from instbench import api
+
+    if args.dry_run:
+        return dry_run(args)
+    return report(api.run(**run_arguments(args), fresh=args.fresh), as_json=args.json)
+
+
+def report(outcomes: list[Any], *, as_json: bool) -> int:
+    """Prints outcomes and returns the exit code: 1 if an image could not be made."""
+    from instbench.reports.summary import results_table
+
+    if as_json:
+        rows = [
+            {
+                "folder": str(one.folder),
+                "images_made": one.made,
+                "images_kept": one.kept,
+                "images_failed": list(one.failed),
+                "results": None if one.results is None else one.results.model_dump(mode="json"),
+            }
+            for one in outcomes
+        ]
+        print(json.dumps(rows, indent=2))
+    else:
+        scored = [one.results for one in outcomes if one.results is not None]
+        if scored:
+            make_console().print(results_table(scored))
+        for one in outcomes:
+            failed = f", {len(one.failed)} failed" if one.failed else ""
+            print(f"{one.folder}: {one.made} images made, {one.kept} kept{failed}")
+    failures = sum(len(one.failed) for one in outcomes)
+    if failures:
+        print(f"finished with failures: {failures} images are missing", file=sys.stderr)
+    return EXIT_FAILURES if failures else EXIT_DONE
+
+
+def dry_run(args: argparse.Namespace) -> int:
+    """Plans and prints, writes nothing."""
+    from instbench import api
+    from instbench.execution.dry_run import describe
+
+    facts = [
+        describe(plan, folder, fresh=args.fresh) for plan, folder in api.plan_runs(**run_arguments(args))
+    ]
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return EXIT_DONE
+    for one in facts:
+        for name, value in one.items():
+            print(f"{name:>16}: {value}")
+        print()
+    return EXIT_DONE

@@ -1,0 +1,28 @@
+"""The defaults of every verb, in one place: the command line and `instbench.api` read them here."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AUTO_BATCH_SIZE",
+    "BATCH_SIZE",
+    "DEMO_LIMIT",
+    "DEVICE",
+    "DTYPE",
+    "EDITION",
+    "MODEL",
+    "OBSERVE_CHUNK",
+    "SEED",
+]
+
+MODEL = "reference"
+EDITION = "strict"
+SEED = 0
+DEVICE = "auto"
+DTYPE = "auto"
+BATCH_SIZE = "auto"
+AUTO_BATCH_SIZE = 8
+"""Images per generator call for ``--batch-size auto``; halved when memory runs out."""
+OBSERVE_CHUNK = 32
+"""Images decoded and observed between two writes of the observations."""
+DEMO_LIMIT = 24
+"""Layouts per benchmark in the demo."""

@@ -1,0 +1,1 @@
+"""Stages of a run (plan, generate, observe, score) and the executors that drive them."""

@@ -1,0 +1,101 @@
+"""The demonstration: reference model, floor and ceiling on a small slice of every benchmark."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from instbench import api, defaults
+from instbench.benchmarks import load_benchmark
+from instbench.evaluators.base import Detections
+from instbench.execution.layouts import checked_layouts
+from instbench.execution.session import Session
+from instbench.runs.records import ResultsRecord
+from instbench.runs.store import RunFolder
+
+__all__ = ["CEILING", "COLUMNS", "DEMO_BENCHMARKS", "DemoRun", "run_demo"]
+
+logger = logging.getLogger(__name__)
+
+DEMO_BENCHMARKS = (
+    "shapes-box",
+    "shapes-mask",
+    "shapes-point",
+    "shapes-scribble",
+    "shapes-color",
+    "shapes-texture",
+)
+CEILING = "real images (ceiling)"
+COLUMNS = {"text only (floor)": "text-only", "reference": "reference", CEILING: "real-images"}
+_OVERLAYS_PER_RUN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class DemoRun:
+    """One finished run of the demonstration.
+
+    Attributes:
+        column: Heading in the table.
+        benchmark: Benchmark name.
+        folder: The run folder.
+        results: The numbers.
+        overlays: Pictures of what was asked and found.
+        seconds: Seconds of all stages.
+    """
+
+    column: str
+    benchmark: str
+    folder: Path
+    results: ResultsRecord
+    overlays: tuple[Path, ...]
+    seconds: float
+
+
+def run_demo(
+    output: Path, *, limit: int = defaults.DEMO_LIMIT, session: Session | None = None
+) -> Iterator[DemoRun]:
+    """Runs the demonstration; a second call in the same folder continues.
+
+    Args:
+        output: Folder for the runs.
+        limit: Layouts per benchmark.
+        session: Loaded networks.
+
+    Yields:
+        Each run as it is done.
+    """
+    session = session or Session()
+    for column, model in COLUMNS.items():
+        benchmarks: Sequence[str] = ("shapes-real",) if column == CEILING else DEMO_BENCHMARKS
+        for benchmark in benchmarks:
+            folder = output / model / benchmark
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            [outcome] = api.run(benchmark, folder, model=model, limit=limit, session=session)
+            if outcome.results is None:
+                raise RuntimeError(f"{folder}: no results")
+            overlays = draw_overlays(folder, benchmark, limit) if model == "reference" else ()
+            seconds = sum(RunFolder(folder).read_run().timings.values())
+            yield DemoRun(column, benchmark, folder, outcome.results, overlays, seconds)
+
+
+def draw_overlays(folder: Path, benchmark: str, limit: int) -> tuple[Path, ...]:
+    """Draws what was asked and found for the first images of a run; returns the paths."""
+    from instbench.execution.observe import read_detections
+    from instbench.layouts.drawing import asked_and_found
+
+    run = RunFolder(folder)
+    run.overlays.mkdir(exist_ok=True)
+    found: dict[str, Detections] = read_detections(run)
+    paths = []
+    for layout in checked_layouts(load_benchmark(benchmark), limit)[:_OVERLAYS_PER_RUN]:
+        if layout.image_key in found:
+            with Image.open(run.image_path(layout.image_key)) as image:
+                picture = asked_and_found(image.convert("RGB"), layout, found[layout.image_key])
+            path = run.overlays / f"{layout.image_key}.png"
+            picture.save(path)
+            paths.append(path)
+    return tuple(paths)

@@ -1,0 +1,48 @@
+"""What a plan would do, without doing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from instbench.execution.generate import pending_requests
+from instbench.execution.plan import Plan, make_requests
+from instbench.runs.store import RunFolder
+
+__all__ = ["describe"]
+
+
+def describe(plan: Plan, folder: Path, *, fresh: bool = False) -> dict[str, Any]:
+    """Describes a plan: data, settings and how much is left to do. Writes nothing.
+
+    Args:
+        plan: The plan.
+        folder: The run folder; another run in it is refused, as `run` would.
+        fresh: Count everything as left to do.
+
+    Returns:
+        Facts as plain JSON values, in the order to print.
+
+    Raises:
+        InputError: If the folder holds something else.
+    """
+    run = RunFolder(folder)
+    run.check_usable()
+    requests = make_requests(plan.benchmark, plan.layouts, seed=plan.settings.seed, sampling=plan.sampling)
+    to_make = len(requests)
+    if not fresh:
+        run.check_identity(plan.identity.model_dump(mode="json"))
+        to_make = len(pending_requests(run, requests))
+    sampling = {name: value for name, value in plan.identity.sampling.items() if value is not None}
+    return {
+        "benchmark": f"{plan.benchmark.name} v{plan.benchmark.version} {plan.benchmark.edition}",
+        "model": plan.model,
+        "folder": str(folder),
+        "images": len(requests),
+        "images_to_make": to_make,
+        "instances": sum(len(layout.requested) for layout in plan.layouts),
+        "conditions": ", ".join(plan.identity.conditions) or "none",
+        "sampling": ", ".join(f"{name} {value}" for name, value in sampling.items()) or "none",
+        "metrics": ", ".join(metric.name for metric in plan.benchmark.metrics),
+        "identity": plan.identity.sha256(),
+    }

@@ -1,0 +1,134 @@
+"""The layouts of a benchmark: made from its data, hashed, checked against the frozen checksum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from instbench.benchmarks.schema import Benchmark, CocoData, ShapesData
+from instbench.errors import InputError
+from instbench.layouts.types import Layout
+from instbench.registry import did_you_mean
+from instbench.runs.atomic import canonical_json, sha256_bytes, sha256_file
+
+__all__ = ["checked_layouts", "dataset_identity", "layouts_sha256", "make_layouts"]
+
+
+def make_layouts(benchmark: Benchmark, limit: int | None = None) -> tuple[Layout, ...]:
+    """Makes the layouts of a benchmark, in order.
+
+    Args:
+        benchmark: The benchmark; all its formats are filled in, nothing is withheld yet.
+        limit: Spares the work for layouts of a file beyond the first so many, where it can.
+
+    Returns:
+        The layouts. Results for the built-in worlds are kept for the life of the process.
+
+    Raises:
+        InputError: If the data is missing or wrong.
+    """
+    data = benchmark.dataset
+    if isinstance(data, ShapesData):
+        return _shapes_layouts(data, benchmark.edition, benchmark.attribute, benchmark.prompt)
+    return _coco_layouts(data, benchmark, limit)
+
+
+@lru_cache(maxsize=16)
+def _shapes_layouts(data: ShapesData, edition: str, attribute: str | None, prompt: str) -> tuple[Layout, ...]:
+    from instbench.datasets.shapes import WORLDS, shapes_dataset
+    from instbench.layouts import from_coco
+
+    if data.world not in WORLDS:
+        raise InputError(f"unknown Shapes world {data.world!r}; {did_you_mean(data.world, list(WORLDS))}")
+    shapes = shapes_dataset(world=data.world, split=data.split, count=data.count)
+    layouts = from_coco(
+        shapes.annotations,
+        shapes.captions,
+        edition=edition,
+        attribute=attribute,
+        dataset=f"{data.world}-{data.split}",
+        prompt=prompt,
+    )
+    return tuple(layouts)
+
+
+def _coco_layouts(data: CocoData, benchmark: Benchmark, limit: int | None) -> tuple[Layout, ...]:
+    from instbench.layouts import from_coco
+
+    counts = [count for count in (data.count, limit) if count is not None]
+    layouts = from_coco(
+        data.annotations,
+        data.captions,
+        edition=benchmark.edition,
+        attribute=benchmark.attribute,
+        dataset="custom",
+        limit=min(counts, default=None),
+        images_dir=data.images,
+        prompt=benchmark.prompt,
+    )
+    return tuple(layouts)
+
+
+def layouts_sha256(layouts: Sequence[Layout]) -> str:
+    """Hashes layouts in their canonical form; where the real images lie does not count."""
+    from instbench.layouts.serialization import layout_to_json
+
+    lines = [canonical_json(layout_to_json(replace(layout, source_path=None))) for layout in layouts]
+    return sha256_bytes("\n".join(lines).encode())
+
+
+def checked_layouts(benchmark: Benchmark, limit: int | None = None) -> tuple[Layout, ...]:
+    """Makes the layouts of a benchmark and checks them against the frozen checksum.
+
+    Args:
+        benchmark: The benchmark.
+        limit: Keep the first so many, after the check.
+
+    Returns:
+        The layouts.
+
+    Raises:
+        InputError: If the layouts are not those that the benchmark froze, or there are none.
+    """
+    expected = benchmark.dataset.layouts_sha256
+    layouts = make_layouts(benchmark, limit if expected is None else None)
+    if expected is not None:
+        actual = _cached_sha256(layouts)
+        if actual != expected:
+            raise InputError(
+                f"the layouts of {benchmark.name} changed: expected SHA-256 {expected[:16]}…, made {actual[:16]}…; "
+                "use the instbench version that froze them"
+            )
+    if not layouts:
+        raise InputError(f"{benchmark.name}: no layouts in the annotations")
+    keys = [layout.image_key for layout in layouts]
+    if len(set(keys)) != len(keys):
+        raise InputError(f"{benchmark.name}: two layouts share an image key")
+    return layouts if limit is None else layouts[:limit]
+
+
+@lru_cache(maxsize=16)
+def _cached_sha256(layouts: tuple[Layout, ...]) -> str:
+    return layouts_sha256(layouts)
+
+
+def dataset_identity(benchmark: Benchmark) -> dict[str, Any]:
+    """What identifies the data of a benchmark: names for the built-in worlds, hashes for files."""
+    data = benchmark.dataset
+    if isinstance(data, ShapesData):
+        return data.model_dump(mode="json", include={"kind", "world", "split", "count"})
+    return {
+        "kind": data.kind,
+        "annotations_sha256": _file_hash("--annotations", data.annotations),
+        "captions_sha256": None if data.captions is None else _file_hash("--captions", data.captions),
+        "count": data.count,
+    }
+
+
+def _file_hash(option: str, path: Any) -> str:
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise InputError(f"{option} {path}: cannot be read ({error.strerror or error})") from error

@@ -1,0 +1,228 @@
+"""The local executor: the stages of a plan, one after the other, in this process."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from instbench.benchmarks.schema import Benchmark
+from instbench.errors import InputError
+from instbench.execution.catalog import asked_attributes
+from instbench.execution.generate import generate_images
+from instbench.execution.layouts import layouts_sha256
+from instbench.execution.observe import observe_images
+from instbench.execution.plan import Plan, make_requests
+from instbench.execution.score import score_run
+from instbench.execution.session import Evaluators, Session
+from instbench.layouts.types import Layout
+from instbench.runs.environment import machine, package_versions
+from instbench.runs.identity import IdentityV1
+from instbench.runs.lock import RunLock
+from instbench.runs.records import ResultsRecord, RunRecord
+from instbench.runs.store import RunFolder
+
+__all__ = ["RunOutcome", "execute", "rescore"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """What a run came to.
+
+    Attributes:
+        folder: The run folder.
+        results: The numbers, or None if only images were made.
+        made: Images made by this call.
+        kept: Images that were there already.
+        failed: Images that could not be made.
+    """
+
+    folder: Path
+    results: ResultsRecord | None
+    made: int
+    kept: int
+    failed: tuple[str, ...]
+
+
+def execute(
+    plan: Plan, folder: Path, session: Session, *, fresh: bool = False, score: bool = True
+) -> RunOutcome:
+    """Runs a plan in a folder; a second call with the same plan continues.
+
+    Args:
+        plan: The plan.
+        folder: The run folder; made if it is not there.
+        session: Loaded networks.
+        fresh: Start again: delete the files of the run that is in the folder.
+        score: Also observe and score; False stops after the images.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        InputError: If the folder holds something else, or is in use.
+        OSError: If the disk is full or the folder cannot be written.
+    """
+    run = RunFolder(folder)
+    run.check_usable()
+    folder.mkdir(parents=True, exist_ok=True)
+    with RunLock(folder):
+        if fresh:
+            run.clear()
+        identity = plan.identity.model_dump(mode="json")
+        record = run.check_identity(identity) or _new_record(plan)
+        run.prepare()
+        record.status, record.error = "started", None
+        _save(run, record)
+        with _recorded(run, record):
+            with _timed(record, "plan"):
+                _write_layouts(run, plan.layouts)
+            requests = make_requests(
+                plan.benchmark, plan.layouts, seed=plan.settings.seed, sampling=plan.sampling
+            )
+            with _timed(record, "generate"):
+                made = generate_images(run, plan.generator, requests, session.images_per_call())
+            record.counts = {"images": len(requests), "images_failed": len(made.failed)}
+            results = None
+            if score:
+                results = _observe_and_score(
+                    run, record, plan.benchmark, plan.layouts, plan.evaluators, session
+                )
+        failed = tuple(made.failed)
+        if failed:
+            record.status, record.error = "error", f"{len(failed)} images could not be made"
+        elif score:
+            record.status = "success"
+        _save(run, record)
+    return RunOutcome(folder, results, made.made, made.kept, failed)
+
+
+def rescore(folder: Path, session: Session) -> RunOutcome:
+    """Observes and scores the images of a run again, with the evaluators that are installed now.
+
+    Observations that still fit are read back. Where evaluators changed, the run's identity changes
+    with them.
+
+    Args:
+        folder: A run folder.
+        session: Loaded networks.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        InputError: If there is no run, its layouts were altered, or it is in use.
+    """
+    run = RunFolder(folder)
+    record = run.read_run()
+    with RunLock(folder):
+        run.prepare()
+        layouts = _read_layouts(run, record)
+        benchmark = Benchmark.model_validate(record.benchmark)
+        evaluators = session.evaluators(benchmark)
+        identity = IdentityV1.model_validate({**record.identity, "evaluators": evaluators.identity()})
+        record.identity = identity.model_dump(mode="json")
+        record.identity_sha256 = identity.sha256()
+        with _recorded(run, record):
+            results = _observe_and_score(run, record, benchmark, layouts, evaluators, session)
+        missing = results.counts["images_missing"]
+        record.status, record.error = "success", None
+        if missing:
+            record.status, record.error = "error", f"{missing} images are missing"
+        _save(run, record)
+    return RunOutcome(folder, results, 0, results.counts["images"] - missing, ("missing",) * missing)
+
+
+def _observe_and_score(
+    run: RunFolder,
+    record: RunRecord,
+    benchmark: Benchmark,
+    layouts: tuple[Layout, ...],
+    evaluators: Evaluators,
+    session: Session,
+) -> ResultsRecord:
+    with _timed(record, "observe"):
+        observations = observe_images(
+            run,
+            layouts,
+            evaluators,
+            canvas_size=benchmark.canvas_size,
+            attributes=asked_attributes(benchmark),
+        )
+    with _timed(record, "score"):
+        return score_run(run, record, benchmark, layouts, observations, evaluators, session)
+
+
+def _new_record(plan: Plan) -> RunRecord:
+    return RunRecord(
+        identity=plan.identity.model_dump(mode="json"),
+        identity_sha256=plan.identity.sha256(),
+        model=plan.model,
+        checkpoint=None if plan.checkpoint is None else str(plan.checkpoint),
+        benchmark=plan.benchmark.model_dump(mode="json"),
+        settings_asked=plan.settings.to_json(),
+        settings_resolved=dict(plan.identity.sampling),
+        started_at=_now(),
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _save(run: RunFolder, record: RunRecord) -> None:
+    record.versions, record.environment = package_versions(), machine()
+    record.updated_at = _now()
+    run.write_run(record)
+
+
+@contextmanager
+def _timed(record: RunRecord, stage: str) -> Iterator[None]:
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        elapsed = time.monotonic() - start
+        record.timings[stage] = round(record.timings.get(stage, 0.0) + elapsed, 3)
+
+
+@contextmanager
+def _recorded(run: RunFolder, record: RunRecord) -> Iterator[None]:
+    """Leaves the reason of a failure in ``run.json``; an interruption stays "started"."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _try_save(run, record)
+        raise
+    except Exception as error:
+        record.status, record.error = "error", f"{type(error).__name__}: {error}"
+        _try_save(run, record)
+        raise
+
+
+def _try_save(run: RunFolder, record: RunRecord) -> None:
+    try:
+        _save(run, record)
+    except OSError as error:  # the first error is the one to report
+        logger.debug("run.json could not be updated: %s", error)
+
+
+def _write_layouts(run: RunFolder, layouts: tuple[Layout, ...]) -> None:
+    from instbench.layouts.serialization import write_jsonl
+
+    write_jsonl(layouts, run.layouts_jsonl)
+
+
+def _read_layouts(run: RunFolder, record: RunRecord) -> tuple[Layout, ...]:
+    from instbench.layouts.serialization import read_jsonl
+
+    layouts = tuple(read_jsonl(run.layouts_jsonl))
+    if layouts_sha256(layouts) != record.identity.get("layouts_sha256"):
+        raise InputError(f"{run.layouts_jsonl}: altered since the run; make the run again with --fresh")
+    return layouts

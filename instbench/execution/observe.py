@@ -1,0 +1,294 @@
+"""Stage 3, observe: evaluators look at the stored images, each image decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+from PIL import Image
+
+from instbench import defaults
+from instbench.evaluators.base import Detections
+from instbench.execution.crops import (
+    ATTRIBUTES,
+    CROP_PADDING,
+    asked_attribute,
+    attribute_labels,
+    attribute_prompts,
+    crop_box,
+)
+from instbench.execution.matching import MATCH_RULE, match_layout
+from instbench.execution.session import Evaluators
+from instbench.layouts.types import Layout, MaskRLE
+from instbench.progress import track
+from instbench.runs.atomic import sha256_file
+from instbench.runs.store import RunFolder
+from instbench.runs.tables import ObservationTable
+
+__all__ = ["Observations", "observe_images", "read_detections"]
+
+_KEYS = [("image_key", pa.string()), ("image_sha256", pa.string())]
+_DETECTIONS = pa.schema(
+    [
+        *_KEYS,
+        ("height", pa.int32()),
+        ("width", pa.int32()),
+        ("boxes_xyxy", pa.list_(pa.list_(pa.float32(), 4))),
+        ("scores", pa.list_(pa.float32())),
+        ("categories", pa.list_(pa.string())),
+        ("masks", pa.list_(pa.string())),
+    ]
+)
+_CROPS = pa.schema(
+    [
+        *_KEYS,
+        ("annotation_ids", pa.list_(pa.int64())),
+        ("attributes", pa.list_(pa.string())),
+        ("scores", pa.list_(pa.list_(pa.float32()))),
+    ]
+)
+_FEATURES = pa.schema([*_KEYS, ("features", pa.list_(pa.float32()))])
+
+CropKey = tuple[str, int, str]
+
+
+@dataclass(slots=True)
+class Observations:
+    """What the evaluators saw.
+
+    Attributes:
+        detections: Detections by image key.
+        crops: Similarities to the labels by (image key, annotation id, attribute); no entry where the
+            instance was not found.
+        labels: The label words by attribute.
+        features: Image features by image key.
+        missing: Keys of images that do not exist.
+    """
+
+    detections: dict[str, Detections] = field(default_factory=dict)
+    crops: dict[CropKey, NDArray[np.float32]] = field(default_factory=dict)
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    features: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+
+
+def observe_images(
+    folder: RunFolder,
+    layouts: Sequence[Layout],
+    evaluators: Evaluators,
+    *,
+    canvas_size: int,
+    attributes: Sequence[str] = (),
+    chunk: int = defaults.OBSERVE_CHUNK,
+) -> Observations:
+    """Runs the evaluators on the images that they have not seen yet.
+
+    Rows are bound to the hash of the image file and to the evaluator's identity: a changed image or
+    other weights are observed again, everything else is read back.
+
+    Args:
+        folder: The run folder, with its images.
+        layouts: Full layouts, in order.
+        evaluators: The evaluators.
+        canvas_size: Side of the images in pixels.
+        attributes: Attributes ("color", "texture") to score on crops of found objects.
+        chunk: Images between two writes.
+
+    Returns:
+        All observations, those read back included.
+    """
+    observer = _Observer(folder, layouts, evaluators, canvas_size, attributes)
+    hashes = {
+        layout.image_key: sha256_file(folder.image_path(layout.image_key))
+        for layout in layouts
+        if folder.has_image(layout.image_key, canvas_size)
+    }
+    todo = [
+        layout
+        for layout in layouts
+        if layout.image_key in hashes and not observer.seen(layout.image_key, hashes[layout.image_key])
+    ]
+    chunks = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
+    for part in track(chunks, description=f"observe, chunks of {chunk}"):
+        observer.observe(part, hashes)
+    return observer.finish([layout for layout in layouts if layout.image_key in hashes])
+
+
+class _Observer:
+    """The tables of a run and the evaluators that fill them."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        layouts: Sequence[Layout],
+        evaluators: Evaluators,
+        canvas_size: int,
+        attributes: Sequence[str],
+    ) -> None:
+        self.folder = folder
+        self.layouts = layouts
+        self.evaluators = evaluators
+        self.canvas_size = canvas_size
+        self.labels = _labels(layouts, attributes) if evaluators.image_text and evaluators.detector else {}
+        identity = evaluators.identity()
+        where = folder.observations
+        self.detections = self.crops = self.features = None
+        if evaluators.detector is not None:
+            self.detections = ObservationTable(where, "detections", _DETECTIONS, identity["detector"])
+        if self.labels:
+            asked = {
+                layout.image_key: [[one.annotation_id, one.color, one.texture] for one in layout.requested]
+                for layout in layouts
+            }
+            maker = {
+                **{role: identity[role] for role in ("detector", "image_text")},
+                "labels": {name: list(words) for name, words in self.labels.items()},
+                "match": MATCH_RULE,
+                "padding": CROP_PADDING,
+                "asked": asked,
+            }
+            self.crops = ObservationTable(where, "crops", _CROPS, maker)
+        if evaluators.features is not None:
+            self.features = ObservationTable(where, "features", _FEATURES, identity["features"])
+
+    @property
+    def tables(self) -> list[ObservationTable]:
+        return [table for table in (self.detections, self.crops, self.features) if table is not None]
+
+    def seen(self, key: str, digest: str) -> bool:
+        return all(table.has(key, digest) for table in self.tables)
+
+    def observe(self, layouts: Sequence[Layout], hashes: Mapping[str, str]) -> None:
+        images = {}
+        for layout in layouts:
+            with Image.open(self.folder.image_path(layout.image_key), formats=["PNG"]) as stored:
+                images[layout.image_key] = stored.convert("RGB")
+        if self.detections is not None:
+            self._detect(self.detections, images, hashes)
+        if self.crops is not None and self.detections is not None:
+            rows = self.detections.rows
+            for layout in layouts:
+                if not self.crops.has(layout.image_key, hashes[layout.image_key]):
+                    detections = _detections_from_row(rows[layout.image_key])
+                    image = images[layout.image_key]
+                    self.crops.add(self._crop_row(layout, image, detections, hashes[layout.image_key]))
+        if self.features is not None:
+            self._extract(self.features, images, hashes)
+        for table in self.tables:
+            table.flush()
+
+    def _detect(
+        self, table: ObservationTable, images: Mapping[str, Image.Image], hashes: Mapping[str, str]
+    ) -> None:
+        keys = [key for key in images if not table.has(key, hashes[key])]
+        if not keys or self.evaluators.detector is None:
+            return
+        found = self.evaluators.detector.detect([images[key] for key in keys])
+        for key, detections in zip(keys, found, strict=True):
+            row = _row_from_detections(detections, images[key])
+            table.add({"image_key": key, "image_sha256": hashes[key], **row})
+
+    def _extract(
+        self, table: ObservationTable, images: Mapping[str, Image.Image], hashes: Mapping[str, str]
+    ) -> None:
+        keys = [key for key in images if not table.has(key, hashes[key])]
+        if not keys or self.evaluators.features is None:
+            return
+        features = self.evaluators.features.features([images[key] for key in keys])
+        for key, vector in zip(keys, features, strict=True):
+            table.add({"image_key": key, "image_sha256": hashes[key], "features": vector.tolist()})
+
+    def _crop_row(
+        self, layout: Layout, image: Image.Image, detections: Detections, digest: str
+    ) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "image_key": layout.image_key,
+            "image_sha256": digest,
+            "annotation_ids": [],
+            "attributes": [],
+            "scores": [],
+        }
+        matches = match_layout(layout, detections, self.canvas_size)
+        for attribute, labels in self.labels.items():
+            ids, crops = [], []
+            for instance, match in zip(layout.requested, matches, strict=True):
+                if match is None or asked_attribute(instance, attribute) is None:
+                    continue
+                x0, y0, x1, y1 = (float(value) for value in detections.boxes_xyxy[match.detection])
+                crop = crop_box(image, (x0, y0, x1, y1))
+                if crop is not None:
+                    ids.append(instance.annotation_id)
+                    crops.append(crop)
+            if crops and self.evaluators.image_text is not None:
+                scores = self.evaluators.image_text.similarity(crops, attribute_prompts(labels))
+                row["annotation_ids"] += ids
+                row["attributes"] += [attribute] * len(ids)
+                row["scores"] += [vector.tolist() for vector in scores]
+        return row
+
+    def finish(self, layouts: Sequence[Layout]) -> Observations:
+        keys = [layout.image_key for layout in layouts]
+        for table in self.tables:
+            table.finish(keys)
+        result = Observations(labels=self.labels)
+        result.missing = {layout.image_key for layout in self.layouts} - set(keys)
+        for key in keys:
+            if self.detections is not None:
+                result.detections[key] = _detections_from_row(self.detections.rows[key])
+            if self.features is not None:
+                vector = self.features.rows[key]["features"]
+                result.features[key] = np.asarray(vector, dtype=np.float32)
+            if self.crops is not None:
+                row = self.crops.rows[key]
+                columns = (row["annotation_ids"], row["attributes"], row["scores"])
+                for annotation_id, attribute, scores in zip(*columns, strict=True):
+                    result.crops[key, annotation_id, attribute] = np.asarray(scores, dtype=np.float32)
+        return result
+
+
+def _labels(layouts: Sequence[Layout], attributes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    labels = {}
+    for attribute in ATTRIBUTES:
+        if attribute in attributes:
+            asked = (asked_attribute(one, attribute) for layout in layouts for one in layout.requested)
+            words = frozenset(word for word in asked if word is not None)
+            if words:
+                labels[attribute] = attribute_labels(attribute, words)
+    return labels
+
+
+def _row_from_detections(detections: Detections, image: Image.Image) -> dict[str, Any]:
+    masks = detections.masks
+    return {
+        "height": image.height,
+        "width": image.width,
+        "boxes_xyxy": np.asarray(detections.boxes_xyxy, dtype=np.float32).reshape(-1, 4).tolist(),
+        "scores": np.asarray(detections.scores, dtype=np.float32).tolist(),
+        "categories": list(detections.categories),
+        "masks": None if masks is None else [mask.counts for mask in masks],
+    }
+
+
+def _detections_from_row(row: Mapping[str, Any]) -> Detections:
+    masks = row["masks"]
+    if masks is not None:
+        masks = tuple(MaskRLE(row["height"], row["width"], counts) for counts in masks)
+    return Detections(
+        boxes_xyxy=np.asarray(row["boxes_xyxy"], dtype=np.float32).reshape(-1, 4),
+        scores=np.asarray(row["scores"], dtype=np.float32),
+        categories=tuple(row["categories"]),
+        masks=masks,
+    )
+
+
+def read_detections(folder: RunFolder) -> dict[str, Detections]:
+    """Reads the stored detections of a run, by image key, whatever detector made them."""
+    path = folder.observations / "detections.parquet"
+    if not path.exists():
+        return {}
+    return {row["image_key"]: _detections_from_row(row) for row in pq.read_table(path).to_pylist()}

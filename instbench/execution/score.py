@@ -1,0 +1,250 @@
+"""Stage 4, score: layouts and observations become rows per instance and numbers."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from instbench.benchmarks.schema import Benchmark
+from instbench.execution.catalog import METRICS
+from instbench.execution.matching import Match, coco_results, match_layout
+from instbench.execution.observe import Observations
+from instbench.execution.session import Evaluators, Session
+from instbench.layouts.types import Instance, Layout
+from instbench.runs.records import MetricRecord, ResultsRecord, RunRecord
+from instbench.runs.store import RunFolder
+from instbench.runs.tables import write_table
+
+__all__ = ["NO_IMAGE", "RowKey", "ScoreContext", "score_run"]
+
+logger = logging.getLogger(__name__)
+
+NO_IMAGE = "no image"
+UNKNOWN_CATEGORY = "category unknown to the detector"
+RowKey = tuple[str, int]
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("image_key", pa.string()),
+        ("image_id", pa.int64()),
+        ("annotation_id", pa.int64()),
+        ("category", pa.string()),
+        ("phrase", pa.string()),
+        ("asked_color", pa.string()),
+        ("asked_texture", pa.string()),
+        ("found", pa.bool_()),
+        ("score", pa.float64()),
+        ("iou_box", pa.float64()),
+        ("iou_mask", pa.float64()),
+        ("hit", pa.bool_()),
+        ("share", pa.float64()),
+        ("color_seen", pa.string()),
+        ("texture_seen", pa.string()),
+        ("failure", pa.string()),
+        ("not_scored", pa.string()),
+    ]
+)
+
+
+@dataclass
+class ScoreContext:
+    """What a metric's scorer works on.
+
+    Attributes:
+        benchmark: The benchmark.
+        layouts: Full layouts of the run, in order.
+        observations: What the evaluators saw.
+        evaluators: The evaluators.
+        session: Networks and shared features.
+        rows: One row per requested instance by (image key, annotation id); scorers fill columns in.
+        cache: Results that several metrics share.
+    """
+
+    benchmark: Benchmark
+    layouts: tuple[Layout, ...]
+    observations: Observations
+    evaluators: Evaluators
+    session: Session
+    rows: dict[RowKey, dict[str, Any]] = field(default_factory=dict)
+    cache: dict[str, Any] = field(default_factory=dict)
+
+    def row(self, annotation_id: int) -> dict[str, Any]:
+        """The row of an annotation (ids are unique in a run); a spare one if it is not requested."""
+        return self._rows_by_id.get(annotation_id, {})
+
+    @cached_property
+    def _rows_by_id(self) -> dict[int, dict[str, Any]]:
+        return {annotation_id: row for (_, annotation_id), row in self.rows.items()}
+
+    def reason_unscored(self, layout: Layout, instance: Instance) -> str | None:
+        """Why an instance cannot be scored by a detector, or None."""
+        if layout.image_key in self.observations.missing:
+            return NO_IMAGE
+        detector = self.evaluators.detector
+        if detector is not None and instance.category not in detector.categories:
+            return UNKNOWN_CATEGORY
+        return None
+
+    @cached_property
+    def observed(self) -> tuple[Layout, ...]:
+        """Layouts whose image exists."""
+        return tuple(one for one in self.layouts if one.image_key not in self.observations.missing)
+
+    @cached_property
+    def unscored(self) -> Counter[str]:
+        """Reasons why requested instances cannot be scored, with counts."""
+        reasons: Counter[str] = Counter()
+        for layout in self.layouts:
+            for instance in layout.requested:
+                reason = self.reason_unscored(layout, instance)
+                if reason is not None:
+                    reasons[reason] += 1
+        return reasons
+
+    @cached_property
+    def unknown_categories(self) -> list[str]:
+        """Requested categories that the detector does not know, sorted."""
+        detector = self.evaluators.detector
+        if detector is None:
+            return []
+        asked = {one.category for layout in self.layouts for one in layout.requested}
+        return sorted(asked - set(detector.categories))
+
+    @cached_property
+    def truth(self) -> dict[str, Any]:
+        """Ground truth at canvas size, as a COCO dict, of all instances that can be scored."""
+        from instbench.layouts.ground_truth import canvas_ground_truth
+
+        truth = canvas_ground_truth(self.observed, self.benchmark.canvas_size)
+        detector = self.evaluators.detector
+        if detector is not None:
+            known = {one["id"] for one in truth["categories"] if one["name"] in detector.categories}
+            truth["categories"] = [one for one in truth["categories"] if one["id"] in known]
+            truth["annotations"] = [one for one in truth["annotations"] if one["category_id"] in known]
+        return truth
+
+    @cached_property
+    def detections(self) -> list[dict[str, Any]]:
+        """Detections of the truth's categories, as a COCO results list."""
+        ids = {one["name"]: one["id"] for one in self.truth["categories"]}
+        results = []
+        for layout in self.observed:
+            seen = self.observations.detections.get(layout.image_key)
+            if seen is not None:
+                results += coco_results(seen, layout.image_id, ids)
+        return results
+
+    @cached_property
+    def matches(self) -> dict[RowKey, Match | None]:
+        """The detection that answers each instance that can be scored, None where it was not found."""
+        matches: dict[RowKey, Match | None] = {}
+        for layout in self.observed:
+            seen = self.observations.detections.get(layout.image_key)
+            if seen is None:
+                continue
+            found = match_layout(layout, seen, self.benchmark.canvas_size)
+            for instance, match in zip(layout.requested, found, strict=True):
+                if self.reason_unscored(layout, instance) is None:
+                    matches[layout.image_key, instance.annotation_id] = match
+        return matches
+
+
+def score_run(
+    folder: RunFolder,
+    record: RunRecord,
+    benchmark: Benchmark,
+    layouts: tuple[Layout, ...],
+    observations: Observations,
+    evaluators: Evaluators,
+    session: Session,
+) -> ResultsRecord:
+    """Scores a run and writes ``instances.parquet`` and ``results.json``.
+
+    Args:
+        folder: The run folder.
+        record: The run's record.
+        benchmark: The benchmark.
+        layouts: Full layouts, in order.
+        observations: What the evaluators saw.
+        evaluators: The evaluators.
+        session: Networks and shared features.
+
+    Returns:
+        The results. Whatever could not be scored is counted with its reason.
+
+    Raises:
+        InputError: If a metric or one of its parameters is unknown.
+    """
+    context = ScoreContext(benchmark, layouts, observations, evaluators, session)
+    _start_rows(context)
+    for reason, count in context.unscored.items():
+        listed = f" ({', '.join(context.unknown_categories)})" if reason == UNKNOWN_CATEGORY else ""
+        logger.warning("%s: %d instances not scored: %s%s", benchmark.name, count, reason, listed)
+    metrics: dict[str, MetricRecord] = {}
+    for metric in benchmark.metrics:
+        entry = METRICS.get(metric.name)
+        metrics[metric.name] = entry.factory()(context, **{**(entry.options or {}), **metric.params})
+    _name_failures(context)
+    write_table(
+        folder.instances_parquet, pa.Table.from_pylist(list(context.rows.values()), schema=ROW_SCHEMA)
+    )
+    requested = sum(len(layout.requested) for layout in layouts)
+    results = ResultsRecord(
+        identity_sha256=record.identity_sha256,
+        benchmark=benchmark.name,
+        benchmark_version=benchmark.version,
+        edition=benchmark.edition,
+        model=record.model,
+        metrics=metrics,
+        counts={
+            "images": len(layouts),
+            "images_missing": len(observations.missing),
+            "instances_requested": requested,
+            "instances_ignored": sum(len(layout.instances) for layout in layouts) - requested,
+        },
+    )
+    folder.write_results(results)
+    return results
+
+
+def _start_rows(context: ScoreContext) -> None:
+    for layout in context.layouts:
+        for instance in layout.requested:
+            key = (layout.image_key, instance.annotation_id)
+            row: dict[str, Any] = dict.fromkeys(ROW_SCHEMA.names)
+            row.update(
+                image_key=layout.image_key,
+                image_id=layout.image_id,
+                annotation_id=instance.annotation_id,
+                category=instance.category,
+                phrase=instance.phrase,
+                asked_color=instance.color,
+                asked_texture=instance.texture,
+                not_scored=context.reason_unscored(layout, instance),
+            )
+            if key in context.matches:
+                match = context.matches[key]
+                row["found"] = match is not None
+                if match is not None:
+                    row["score"], row["iou_box"] = match.score, match.iou
+            context.rows[key] = row
+
+
+def _name_failures(context: ScoreContext) -> None:
+    """Names the first thing that is wrong with each scored instance."""
+    for row in context.rows.values():
+        if row["not_scored"] is not None or row["found"] is None:
+            continue
+        if row["hit"] is False:
+            row["failure"] = "point missed" if row["found"] else "not found"
+        elif not row["found"]:
+            row["failure"] = "not found"
+        elif row["color_seen"] not in (None, row["asked_color"]):
+            row["failure"] = "wrong color"
+        elif row["texture_seen"] not in (None, row["asked_texture"]):
+            row["failure"] = "wrong texture"

@@ -1,0 +1,104 @@
+"""Tables of results for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.table import Table
+
+from instbench.runs.records import MetricRecord, ResultsRecord
+
+__all__ = ["comparison_table", "format_value", "results_table"]
+
+
+def format_value(record: MetricRecord | None) -> str:
+    """Formats a number: fractions with three decimals, distances with two; a dash where there is none."""
+    if record is None or record.value is None:
+        return "-"
+    return f"{record.value:.3f}" if record.unit == "fraction" else f"{record.value:.2f}"
+
+
+def _direction(record: MetricRecord) -> str:
+    return "higher" if record.higher_is_better else "lower"
+
+
+def results_table(results: Sequence[ResultsRecord]) -> Table:
+    """One row per number of the given runs.
+
+    Args:
+        results: Results of runs.
+
+    Returns:
+        A table with benchmark, model, metric, value, direction and how much was scored.
+    """
+    table = Table(title="Results")
+    table.add_column("benchmark")
+    table.add_column("model")
+    table.add_column("metric", no_wrap=True)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("better")
+    table.add_column("scored", justify="right", no_wrap=True)
+    table.add_column("not scored")
+    for result in results:
+        for position, (name, record) in enumerate(result.metrics.items()):
+            first = position == 0
+            reasons = "; ".join(f"{count} {reason}" for reason, count in record.reasons.items())
+            table.add_row(
+                f"{result.benchmark} v{result.benchmark_version} {result.edition}" if first else "",
+                result.model if first else "",
+                name,
+                format_value(record),
+                _direction(record),
+                str(record.n_scored),
+                reasons or str(record.n_unscored or ""),
+            )
+        table.add_section()
+    return table
+
+
+def comparison_table(
+    columns: Mapping[str, Mapping[str, ResultsRecord]], *, ceiling: str | None = None, title: str = ""
+) -> Table:
+    """Benchmarks and metrics in rows, models in columns.
+
+    Args:
+        columns: Results by column heading, then by benchmark name.
+        ceiling: Heading of a column whose one benchmark holds every metric (the real images): its
+            numbers stand beside each benchmark's.
+        title: Title of the table.
+
+    Returns:
+        The table.
+    """
+    table = Table(title=title)
+    table.add_column("benchmark", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    table.add_column("better")
+    shown: dict[str, list[str]] = {}
+    for heading, results in columns.items():
+        if heading != ceiling:
+            for benchmark, result in results.items():
+                names = shown.setdefault(benchmark, [])
+                names += [name for name in result.metrics if name not in names]
+    for benchmark, names in shown.items():
+        for position, name in enumerate(names):
+            cells = [
+                _cell(results, benchmark, name, heading == ceiling) for heading, results in columns.items()
+            ]
+            known = next(record for record in cells if record is not None)
+            values = [format_value(record) for record in cells]
+            table.add_row(benchmark if position == 0 else "", name, *values, _direction(known))
+        table.add_section()
+    return table
+
+
+def _cell(
+    results: Mapping[str, ResultsRecord], benchmark: str, metric: str, is_ceiling: bool
+) -> MetricRecord | None:
+    if benchmark in results:
+        return results[benchmark].metrics.get(metric)
+    if is_ceiling and results:
+        return next(iter(results.values())).metrics.get(metric)
+    return None

@@ -1,0 +1,1 @@
+"""Run folders: identity, storage, locking, records and environment."""

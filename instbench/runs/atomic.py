@@ -1,0 +1,92 @@
+"""Atomic files: a reader sees the old file or the whole new one, whatever happens in between."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["TEMPORARY_PREFIX", "atomic_path", "canonical_json", "sha256_bytes", "sha256_file", "write_bytes"]
+__all__ += ["append_line", "remove_temporary", "write_json"]
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # some file systems have no folder sync
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; on success it is synced and renamed to `path`.
+
+    Args:
+        path: The final file. Its folder must exist.
+
+    Yields:
+        The temporary path to write to. It is removed when the block raises.
+    """
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
+    try:
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)  # noqa: PTH105 - replaces an existing file on every platform
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a whole file atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes indented, key-ordered JSON atomically; refuses NaN, which is not JSON."""
+    text = json.dumps(value, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_bytes(path, (text + "\n").encode())
+
+
+def append_line(path: Path, line: str) -> None:
+    """Appends one line and syncs it; a line torn by a crash is the reader's to skip."""
+    with path.open("ab") as stream:
+        stream.write(line.encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes what an interrupted `atomic_path` left in a folder."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def canonical_json(value: Any) -> str:
+    """Returns JSON that is the same for equal values: ordered keys, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def sha256_bytes(data: bytes) -> str:
+    """Returns the SHA-256 of some bytes in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the SHA-256 of a file in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,155 @@
+"""The files of a run as pydantic models; their JSON Schema can be exported.
+
+Run ``python -m instbench.runs.records FOLDER`` to write ``run.schema.json`` and ``results.schema.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from instbench.errors import InputError
+from instbench.runs.atomic import write_json
+
+__all__ = ["MetricRecord", "ResultsRecord", "RunRecord", "export_schemas", "read_record"]
+
+RecordT = TypeVar("RecordT", bound=BaseModel)
+
+
+class _Record(BaseModel):
+    # Unknown fields are kept out of new files but tolerated in files of later versions.
+    model_config = ConfigDict(extra="ignore")
+
+
+class RunRecord(_Record):
+    """``run.json``: what was asked, with what, on which machine, and how far it came.
+
+    Attributes:
+        schema_version: Version of this file.
+        identity: `IdentityV1` as JSON.
+        identity_sha256: Its hash.
+        status: "started", "success" or "error".
+        model: Name of the generator on the command line.
+        checkpoint: Path of the checkpoint as given, None for the default.
+        benchmark: The benchmark's definition.
+        settings_asked: Settings as the user gave them.
+        settings_resolved: Settings after the recommended values were filled in.
+        versions: Versions of the packages.
+        environment: Facts about the machine.
+        timings: Seconds per stage, summed over all calls.
+        counts: Images asked, made and failed.
+        error: One line, if the last call failed.
+        started_at: ISO time in UTC of the first call.
+        updated_at: ISO time in UTC of the last write.
+    """
+
+    schema_version: Literal[1] = 1
+    identity: dict[str, Any]
+    identity_sha256: str
+    status: Literal["started", "success", "error"] = "started"
+    model: str
+    checkpoint: str | None = None
+    benchmark: dict[str, Any]
+    settings_asked: dict[str, Any] = Field(default_factory=dict)
+    settings_resolved: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    timings: dict[str, float] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict)
+    error: str | None = None
+    started_at: str | None = None
+    updated_at: str | None = None
+
+
+class MetricRecord(_Record):
+    """One number of ``results.json``.
+
+    Attributes:
+        value: The number; null where nothing could be scored (never 0 in its place).
+        ci95: 95 % interval over images, null where none was computed.
+        n_scored: Units (instances, or images for FID) behind the number.
+        n_unscored: Units that could not be scored.
+        unit: "fraction" or "distance".
+        higher_is_better: Direction.
+        reasons: Why units were not scored, with counts.
+        details: Facts that the number depends on (reference set, thresholds).
+    """
+
+    value: float | None
+    ci95: tuple[float, float] | None = None
+    n_scored: int
+    n_unscored: int = 0
+    unit: str = "fraction"
+    higher_is_better: bool = True
+    reasons: dict[str, int] = Field(default_factory=dict)
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class ResultsRecord(_Record):
+    """``results.json``: the numbers of one run. It holds no times, so equal runs give equal files.
+
+    Attributes:
+        schema_version: Version of this file.
+        identity_sha256: Hash of the run's identity.
+        benchmark: Benchmark name.
+        benchmark_version: Its version.
+        edition: "strict" or "paper".
+        model: Name of the generator.
+        metrics: The numbers by name.
+        counts: Images and instances, asked and ignored.
+    """
+
+    schema_version: Literal[1] = 1
+    identity_sha256: str
+    benchmark: str
+    benchmark_version: int
+    edition: str
+    model: str
+    metrics: dict[str, MetricRecord]
+    counts: dict[str, int] = Field(default_factory=dict)
+
+
+def read_record(path: Path, kind: type[RecordT]) -> RecordT:
+    """Reads ``run.json`` or ``results.json``.
+
+    Args:
+        path: The file.
+        kind: `RunRecord` or `ResultsRecord`.
+
+    Returns:
+        The record.
+
+    Raises:
+        InputError: If the file is missing, no JSON, or does not fit; names the field.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run the benchmark first") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: unreadable ({error}); delete it or use --fresh") from error
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "(root)"
+        raise InputError(f"{path}: field {field}: {first['msg']}") from error
+
+
+def export_schemas(folder: Path) -> list[Path]:
+    """Writes the JSON Schema of both files into a folder and returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, model in (("run", RunRecord), ("results", ResultsRecord)):
+        path = folder / f"{name}.schema.json"
+        write_json(path, model.model_json_schema())
+        paths.append(path)
+    return paths
+
+
+if __name__ == "__main__":
+    export_schemas(Path(sys.argv[1] if len(sys.argv) > 1 else "."))

@@ -1,0 +1,182 @@
+"""The run folder: which files there are, and how they are written and read."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from instbench.errors import InputError
+from instbench.runs.atomic import append_line, remove_temporary, write_bytes, write_json
+from instbench.runs.identity import identity_differences
+from instbench.runs.lock import LOCK_NAME
+from instbench.runs.records import ResultsRecord, RunRecord, read_record
+
+__all__ = ["RunFolder"]
+
+logger = logging.getLogger(__name__)
+
+_FILES = ("run.json", "layouts.jsonl", "images.jsonl", "instances.parquet", "results.json", "report.html")
+_FOLDERS = {
+    "images": re.compile(r"[a-z0-9._-]+\.png"),
+    "observations": re.compile(r"[a-z0-9._-]+\.parquet"),
+    "overlays": re.compile(r"[a-z0-9._-]+\.png"),
+}
+_KEY = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+class RunFolder:
+    """Files of one run.
+
+    Args:
+        root: The folder. It is made by `prepare`.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.run_json = root / "run.json"
+        self.results_json = root / "results.json"
+        self.layouts_jsonl = root / "layouts.jsonl"
+        self.images_jsonl = root / "images.jsonl"
+        self.instances_parquet = root / "instances.parquet"
+        self.images = root / "images"
+        self.observations = root / "observations"
+        self.overlays = root / "overlays"
+
+    # -- taking the folder
+
+    def check_usable(self) -> None:
+        """Refuses a path that is no folder, or a folder with something else in it.
+
+        Raises:
+            InputError: If the path is a file, or holds files but no run.
+        """
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(f"{self.root}: is a file, not a folder; choose another -o")
+        if not self.root.is_dir() or self.run_json.exists():
+            return
+        strangers = [path.name for path in self._content() if not self._is_ours(path)]
+        if strangers:
+            raise InputError(
+                f"{self.root}: holds files that are no run ({', '.join(sorted(strangers)[:3])}); choose another -o"
+            )
+
+    def prepare(self) -> None:
+        """Makes the folders and removes what an interrupted write left."""
+        for folder in (self.root, self.images, self.observations):
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_temporary(folder)
+
+    def check_identity(self, ours: Mapping[str, Any]) -> RunRecord | None:
+        """Compares the identity in the folder with ours.
+
+        Args:
+            ours: Identity asked for now, as JSON.
+
+        Returns:
+            The record in the folder, or None for a new run.
+
+        Raises:
+            InputError: If the folder holds another run; names every field that differs.
+        """
+        if not self.run_json.exists():
+            return None
+        record = read_record(self.run_json, RunRecord)
+        differences = identity_differences(record.identity, ours)
+        if differences:
+            listed = "; ".join(str(difference) for difference in differences)
+            raise InputError(f"{self.root}: holds another run: {listed}; choose another -o or add --fresh")
+        return record
+
+    def clear(self) -> None:
+        """Deletes our own files, and only those; anything else stays where it is."""
+        for name in _FILES:
+            (self.root / name).unlink(missing_ok=True)
+        for name, pattern in _FOLDERS.items():
+            folder = self.root / name
+            if folder.is_symlink() or not folder.is_dir():
+                continue
+            for path in folder.iterdir():
+                if path.is_file() and pattern.fullmatch(path.name):
+                    path.unlink()
+        shutil.rmtree(self.observations / "parts", ignore_errors=True)
+
+    def _content(self) -> list[Path]:
+        return [path for path in self.root.iterdir() if path.name != LOCK_NAME]
+
+    @staticmethod
+    def _is_ours(path: Path) -> bool:
+        return path.name in _FILES or path.name in _FOLDERS or path.name.startswith(".tmp-")
+
+    # -- records
+
+    def read_run(self) -> RunRecord:
+        """Reads ``run.json``."""
+        if not self.run_json.exists():
+            raise InputError(f"{self.root}: no run here (run.json is missing); check the path")
+        return read_record(self.run_json, RunRecord)
+
+    def write_run(self, record: RunRecord) -> None:
+        """Writes ``run.json`` atomically."""
+        write_json(self.run_json, record.model_dump(mode="json"))
+
+    def read_results(self) -> ResultsRecord:
+        """Reads ``results.json``."""
+        return read_record(self.results_json, ResultsRecord)
+
+    def write_results(self, record: ResultsRecord) -> None:
+        """Writes ``results.json`` atomically."""
+        write_json(self.results_json, record.model_dump(mode="json"))
+
+    # -- images
+
+    def image_path(self, image_key: str) -> Path:
+        """Returns the path of an image; the key must be one of ours.
+
+        Raises:
+            InputError: If the key could lead out of the folder.
+        """
+        if not _KEY.fullmatch(image_key) or ".." in image_key:
+            raise InputError(f"image key {image_key!r}: must be made of a-z, 0-9, dot, dash and underscore")
+        return self.images / f"{image_key}.png"
+
+    def has_image(self, image_key: str, size: int) -> bool:
+        """Returns True if the image is there, whole, and of the canvas size."""
+        try:
+            with Image.open(self.image_path(image_key), formats=["PNG"]) as image:
+                if image.size != (size, size):
+                    return False
+                image.verify()
+        except (OSError, SyntaxError, UnidentifiedImageError, ValueError):
+            return False
+        return True
+
+    def write_image(self, image_key: str, image: Image.Image) -> None:
+        """Writes an image as PNG, atomically; repeated runs give the same bytes."""
+        stream = io.BytesIO()
+        image.convert("RGB").save(stream, format="PNG", compress_level=6)
+        write_bytes(self.image_path(image_key), stream.getvalue())
+
+    def log_image(self, entry: Mapping[str, Any]) -> None:
+        """Appends one line to the per-image generation log."""
+        append_line(self.images_jsonl, json.dumps(entry, sort_keys=True, default=str))
+
+    def read_image_log(self) -> dict[str, dict[str, Any]]:
+        """Reads the generation log, last line per image; torn lines are skipped."""
+        log: dict[str, dict[str, Any]] = {}
+        if not self.images_jsonl.exists():
+            return log
+        for line in self.images_jsonl.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                log[str(entry["image_key"])] = entry
+            except (ValueError, KeyError, TypeError):
+                logger.debug("%s: skipped a torn line", self.images_jsonl)
+        return log

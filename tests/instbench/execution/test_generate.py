@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from instbench.benchmarks import load_benchmark
+from instbench.errors import InputError
+from instbench.execution.generate import generate_images, pending_requests
+from instbench.execution.layouts import make_layouts
+from instbench.execution.plan import make_requests
+from instbench.generators.base import GeneratedImage, SamplingSettings
+from instbench.runs.store import RunFolder
+from tests.instbench.fakes import CANVAS, FakeGenerator, write_benchmark
+
+
+@pytest.fixture
+def requests(tmp_path):
+    benchmark = load_benchmark(str(write_benchmark(tmp_path)))
+    return make_requests(benchmark, make_layouts(benchmark), seed=3, sampling=SamplingSettings())
+
+
+@pytest.fixture
+def run(tmp_path) -> RunFolder:
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare()
+    return folder
+
+
+def pixels(run: RunFolder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in run.images.iterdir()}
+
+
+def test_withheld_formats_are_withheld(requests):
+    for request in requests:
+        for instance in request.layout.instances:
+            assert instance.box_xyxy is not None
+            assert (instance.mask, instance.point_xy, instance.scribble_xy, instance.mask_points_xy) == (
+                None,
+            ) * 4
+
+
+def test_images_do_not_depend_on_batch_or_order(tmp_path, requests, run):
+    generate_images(run, FakeGenerator(), requests, 8)
+    for batch, order in ((1, requests), (2, requests[::-1])):
+        other = RunFolder(tmp_path / f"run{batch}")
+        other.prepare()
+        generate_images(other, FakeGenerator(), order, batch)
+        assert pixels(other) == pixels(run)
+
+
+def test_only_missing_or_torn_images_are_made(requests, run):
+    generate_images(run, FakeGenerator(), requests, 2)
+    keys = [request.layout.image_key for request in requests]
+    run.image_path(keys[0]).unlink()
+    run.image_path(keys[3]).write_bytes(b"\x89PNG half")
+    (run.images / ".tmp-abc-000000000012.png").write_bytes(b"half")
+    again = FakeGenerator()
+    summary = generate_images(run, again, requests, 2)
+    assert again.made == [keys[0], keys[3]]
+    assert (summary.made, summary.kept, summary.failed) == (2, 3, [])
+    assert pending_requests(run, requests) == []
+
+
+def test_out_of_memory_halves_the_batch_and_loses_nothing(requests, run):
+    class Small(FakeGenerator):
+        def generate(self, requests):
+            if len(requests) > 1:
+                raise MemoryError
+            return super().generate(requests)
+
+    generator = Small()
+    assert generate_images(run, generator, requests, 4).made == len(requests)
+    assert sorted(generator.made) == sorted(request.layout.image_key for request in requests)
+
+
+def test_one_bad_layout_fails_alone(requests, run):
+    bad = requests[2].layout.image_key
+
+    class Picky(FakeGenerator):
+        def draw(self, request):
+            if request.layout.image_key == bad:
+                raise ValueError("no")
+            return super().draw(request)
+
+    summary = generate_images(run, Picky(), requests, 3)
+    assert summary.failed == [bad]
+    assert summary.made == len(requests) - 1
+    assert run.read_image_log()[bad]["error"] == "ValueError: no"
+
+
+def test_a_model_that_always_fails_stops_early(requests, run):
+    generator = FakeGenerator(stop_after=0, error=ValueError("broken"))
+    with pytest.raises(ValueError, match="broken"):
+        generate_images(run, generator, requests, 1)
+    assert generator.calls == 3
+
+
+def test_layouts_that_keep_failing_do_not_stop_a_run_that_has_images(requests, run):
+    generate_images(run, FakeGenerator(), requests[:1], 1)
+    generator = FakeGenerator(stop_after=0, error=ValueError("broken"))
+    assert len(generate_images(run, generator, requests, 2).failed) == len(requests) - 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (lambda r: GeneratedImage("stranger", Image.new("RGB", (CANVAS, CANVAS))), "was not asked"),
+        (lambda r: GeneratedImage(r.layout.image_key, Image.new("RGB", (8, 8))), r"\(8, 8\) instead of"),
+    ],
+)
+def test_wrong_answers_are_refused(requests, run, answer, message):
+    class Wrong(FakeGenerator):
+        def generate(self, requests):
+            return iter([answer(request) for request in requests])
+
+    with pytest.raises(InputError, match=message):
+        generate_images(run, Wrong(), requests, 2)
+
+
+def test_missing_answers_are_failures(requests, run):
+    class Lazy(FakeGenerator):
+        def generate(self, requests):
+            return super().generate([one for one in requests if one is not requests_all[1]])
+
+    requests_all = requests
+    summary = generate_images(run, Lazy(), requests, 3)
+    assert summary.failed == [requests[1].layout.image_key]
