@@ -1,0 +1,109 @@
+"""Metrics of instance-conditioned image generation, usable alone.
+
+Each metric is a pure function on plain data (`metrics.functional`, NumPy only) and a thin torchmetrics class
+(`metrics.accumulators`). Names are loaded on first use, so importing this package does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metrics.accumulators.attributes import AttributeBinding
+    from metrics.accumulators.detection import CocoAveragePrecision, MaskIoU, PointInMask
+    from metrics.accumulators.features import FrechetDistance, KernelInceptionDistance
+    from metrics.functional.attribute_binding import (
+        AttributeBindingResult,
+        AttributeObservation,
+        attribute_binding,
+    )
+    from metrics.functional.average_precision import (
+        AveragePrecisionResult,
+        coco_average_precision,
+        evaluate_average_precision,
+    )
+    from metrics.functional.frechet import (
+        FeatureStatistics,
+        FrechetResult,
+        KernelDistance,
+        feature_statistics,
+        frechet_distance,
+        frechet_from_features,
+        frechet_from_statistics,
+        kernel_distance,
+    )
+    from metrics.functional.mask_iou import MaskIoUResult, mask_iou
+    from metrics.functional.matching import InstanceMatch, MatchResult, match_instances
+    from metrics.functional.points_in_mask import (
+        PointsInMaskInstance,
+        PointsInMaskResult,
+        points_in_mask,
+    )
+
+_MODULES = {
+    "accumulators.attributes": ("AttributeBinding",),
+    "accumulators.detection": ("CocoAveragePrecision", "MaskIoU", "PointInMask"),
+    "accumulators.features": ("FrechetDistance", "KernelInceptionDistance"),
+    "functional.attribute_binding": ("AttributeBindingResult", "AttributeObservation", "attribute_binding"),
+    "functional.average_precision": (
+        "AveragePrecisionResult",
+        "coco_average_precision",
+        "evaluate_average_precision",
+    ),
+    "functional.frechet": (
+        "FeatureStatistics",
+        "FrechetResult",
+        "KernelDistance",
+        "feature_statistics",
+        "frechet_distance",
+        "frechet_from_features",
+        "frechet_from_statistics",
+        "kernel_distance",
+    ),
+    "functional.mask_iou": ("MaskIoUResult", "mask_iou"),
+    "functional.matching": ("InstanceMatch", "MatchResult", "match_instances"),
+    "functional.points_in_mask": ("PointsInMaskInstance", "PointsInMaskResult", "points_in_mask"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "AttributeBinding",
+    "AttributeBindingResult",
+    "AttributeObservation",
+    "AveragePrecisionResult",
+    "CocoAveragePrecision",
+    "FeatureStatistics",
+    "FrechetDistance",
+    "FrechetResult",
+    "InstanceMatch",
+    "KernelDistance",
+    "KernelInceptionDistance",
+    "MaskIoU",
+    "MaskIoUResult",
+    "MatchResult",
+    "PointInMask",
+    "PointsInMaskInstance",
+    "PointsInMaskResult",
+    "attribute_binding",
+    "coco_average_precision",
+    "evaluate_average_precision",
+    "feature_statistics",
+    "frechet_distance",
+    "frechet_from_features",
+    "frechet_from_statistics",
+    "kernel_distance",
+    "mask_iou",
+    "match_instances",
+    "points_in_mask",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'metrics' has no attribute {name!r}")
+    return getattr(import_module(f"metrics.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,287 @@
+"""COCO average precision and recall of detections against the requested layout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics.functional.ap_engines import EngineOutput, PreparedPair, get_engine
+from metrics.functional.coco_data import (
+    CocoSource,
+    Detection,
+    DetectionSource,
+    GroundTruth,
+    ImageSize,
+    count_reasons,
+    load_detections,
+    load_ground_truth,
+    unscored_reason,
+)
+from metrics.functional.regions import IouType, to_rle
+
+__all__ = [
+    "COCO_STATS",
+    "AveragePrecisionResult",
+    "CategoryAP",
+    "coco_average_precision",
+    "evaluate_average_precision",
+]
+
+logger = logging.getLogger(__name__)
+
+COCO_STATS = (
+    "ap",
+    "ap50",
+    "ap75",
+    "ap_small",
+    "ap_medium",
+    "ap_large",
+    "ar1",
+    "ar10",
+    "ar100",
+    "ar_small",
+    "ar_medium",
+    "ar_large",
+)
+"""Names of COCOeval's 12 numbers, in its order."""
+
+_NO_MASK = "no mask"
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryAP:
+    """Average precision of one category; None where there is nothing to score.
+
+    Attributes:
+        category_id: Category id.
+        name: Category name.
+        ap: AP over IoU .50 to .95.
+        ap50: AP at IoU .50.
+        ar100: Recall with up to 100 detections per image, over IoU .50 to .95.
+        n_scored: Requested instances.
+    """
+
+    category_id: int
+    name: str
+    ap: float | None
+    ap50: float | None
+    ar100: float | None
+    n_scored: int
+
+
+@dataclass(frozen=True, slots=True)
+class AveragePrecisionResult:
+    """Average precision of a set of images.
+
+    Attributes:
+        values: The 12 numbers by name (`COCO_STATS`); None where there is nothing to score.
+        per_category: By category id, in ascending order.
+        n_scored: Requested instances.
+        n_unscored: Annotations that are ignore regions.
+        reasons: How many are ignore regions, by reason.
+        precision: float64 [10, 101, K, 4, 3], as in COCOeval; -1 where there is nothing to score.
+        recall: float64 [10, K, 4, 3].
+    """
+
+    values: dict[str, float | None]
+    per_category: dict[int, CategoryAP]
+    n_scored: int
+    n_unscored: int
+    reasons: dict[str, int] = field(default_factory=dict)
+    precision: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    recall: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+
+
+def coco_average_precision(
+    gt: CocoSource,
+    detections: DetectionSource,
+    iou_type: IouType = "bbox",
+    image_ids: Collection[int] | None = None,
+    engine: str = "auto",
+) -> dict[str, float]:
+    """COCOeval's 12 numbers by name (`COCO_STATS`).
+
+    As in COCOeval, -1 means that there is nothing to score (no requested instance of that size); see
+    `evaluate_average_precision` for the same with None, counts and categories.
+
+    Args:
+        gt: COCO dictionary or path. ``iscrowd`` and ``ignore`` annotations are ignore regions: detections
+            that lie in them are neither right nor wrong.
+        detections: COCO results list or path; may be empty.
+        iou_type: ``"bbox"`` or ``"segm"``.
+        image_ids: Images to evaluate, or None for all.
+        engine: ``"auto"`` or a name from `metrics.functional.ap_engines.engine_names`.
+
+    Raises:
+        ValueError: If the input is malformed, or `iou_type` or `engine` is unknown.
+    """
+    output, _, _ = _run(gt, detections, iou_type, image_ids, engine)
+    return {name: float(value) for name, value in zip(COCO_STATS, output.stats, strict=True)}
+
+
+def evaluate_average_precision(
+    gt: CocoSource,
+    detections: DetectionSource,
+    iou_type: IouType = "bbox",
+    image_ids: Collection[int] | None = None,
+    engine: str = "auto",
+) -> AveragePrecisionResult:
+    """COCOeval's numbers with counts, categories and precision arrays.
+
+    For ``"segm"`` an annotation without a mask becomes an ignore region of the shape of its box and is
+    counted as not scored.
+
+    Args:
+        gt: See `coco_average_precision`.
+        detections: See `coco_average_precision`.
+        iou_type: See `coco_average_precision`.
+        image_ids: See `coco_average_precision`.
+        engine: See `coco_average_precision`.
+
+    Raises:
+        ValueError: As `coco_average_precision`.
+    """
+    output, pair, truth = _run(gt, detections, iou_type, image_ids, engine)
+    annotations = pair.ground_truth["annotations"]
+    reasons = [entry["ignore_reason"] for entry in annotations if entry["iscrowd"]]
+    counts = dict.fromkeys(sorted(truth.categories), 0)
+    for entry in annotations:
+        counts[entry["category_id"]] += not entry["iscrowd"]
+    per_category = {
+        category_id: CategoryAP(
+            category_id=category_id,
+            name=truth.categories[category_id],
+            ap=_mean(output.precision[:, :, column, 0, -1]),
+            ap50=_mean(output.precision[0, :, column, 0, -1]),
+            ar100=_mean(output.recall[:, column, 0, -1]),
+            n_scored=n_scored,
+        )
+        for column, (category_id, n_scored) in enumerate(counts.items())
+    }
+    return AveragePrecisionResult(
+        values={
+            name: None if value < 0 else float(value)
+            for name, value in zip(COCO_STATS, output.stats, strict=True)
+        },
+        per_category=per_category,
+        n_scored=len(annotations) - len(reasons),
+        n_unscored=len(reasons),
+        reasons=count_reasons(reasons),
+        precision=output.precision,
+        recall=output.recall,
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """Mean of the entries that exist, as COCOeval takes it."""
+    existing = values[values > -1]
+    return float(existing.mean()) if existing.size else None
+
+
+def _run(
+    gt: CocoSource,
+    detections: DetectionSource,
+    iou_type: IouType,
+    image_ids: Collection[int] | None,
+    engine: str,
+) -> tuple[EngineOutput, PreparedPair, GroundTruth]:
+    if iou_type not in ("bbox", "segm"):
+        raise ValueError(f"iou_type: {iou_type!r} is unknown; use 'bbox' or 'segm'")
+    run = get_engine(engine)
+    truth = load_ground_truth(gt)
+    loaded = load_detections(detections, truth, image_ids)
+    pair = _prepare(truth, loaded, iou_type)
+    if not loaded or not truth.categories:
+        # COCOeval takes an empty list of images or categories for "all of them".
+        empty = np.full((10, 101, len(truth.categories), 4, 3), -1.0)
+        return EngineOutput(np.full(12, -1.0), empty, empty[:, 0]), pair, truth
+    return run(pair, iou_type), pair, truth
+
+
+def _prepare(
+    truth: GroundTruth, loaded: Mapping[int, Sequence[Detection]], iou_type: IouType
+) -> PreparedPair:
+    annotations = [
+        _prepared_annotation(annotation, truth.images[image_id], iou_type)
+        for image_id in loaded
+        for annotation in truth.annotations[image_id]
+    ]
+    if any(annotation["id"] == 0 for annotation in annotations):
+        logger.warning("annotation id 0: COCO tools count it as never found; number annotations from 1")
+    # List order decides ties in score, so it is restored across images.
+    ordered = sorted((d for in_image in loaded.values() for d in in_image), key=lambda d: d.index)
+    with_boxes = bool(ordered) and ordered[0].bbox is not None
+    results = [_prepared_detection(d, truth.images[d.image_id], iou_type, with_boxes) for d in ordered]
+    return PreparedPair(
+        ground_truth={
+            "images": [
+                {"id": i, "height": truth.images[i].height, "width": truth.images[i].width} for i in loaded
+            ],
+            "annotations": annotations,
+            "categories": [{"id": i, "name": name} for i, name in truth.categories.items()],
+        },
+        detections=results,
+    )
+
+
+def _prepared_annotation(
+    annotation: Mapping[str, Any], image: ImageSize, iou_type: IouType
+) -> dict[str, Any]:
+    where = f"annotation {annotation['id']}"
+    box = annotation.get("bbox")
+    segmentation = annotation.get("segmentation")
+    reason = unscored_reason(annotation)
+    if iou_type == "bbox":
+        if box is None:
+            raise ValueError(f"{where}: field 'bbox' is missing; add it")
+        segmentation = None
+    elif not segmentation:
+        if box is None:
+            raise ValueError(f"{where}: has neither bbox nor segmentation; add one")
+        reason = reason or _NO_MASK
+        x, y, w, h = box
+        segmentation = to_rle([[x, y, x, y + h, x + w, y + h, x + w, y]], *image.require(), where=where)
+    else:
+        segmentation = to_rle(segmentation, *image.require(), where=where)
+    area = annotation.get("area")
+    if area is None:
+        if box is None:
+            raise ValueError(f"{where}: field 'area' is missing; add it")
+        area = box[2] * box[3]
+    return {
+        "id": annotation["id"],
+        "image_id": image.id,
+        "category_id": annotation["category_id"],
+        "bbox": None if box is None else list(box),
+        "segmentation": segmentation,
+        "area": area,
+        # COCOeval overwrites "ignore" by "iscrowd"; the latter is what makes a region ignored.
+        "iscrowd": int(reason is not None),
+        "ignore_reason": reason,
+    }
+
+
+def _prepared_detection(
+    detection: Detection, image: ImageSize, iou_type: IouType, with_boxes: bool
+) -> dict[str, Any]:
+    where = f"detections: entry {detection.index}"
+    entry: dict[str, Any] = {
+        "image_id": detection.image_id,
+        "category_id": detection.category_id,
+        "score": detection.score,
+    }
+    if detection.bbox is not None:
+        entry["bbox"] = list(detection.bbox)
+    elif with_boxes:
+        raise ValueError(f"{where}: field 'bbox' is missing; give it for every detection")
+    # Without boxes COCO tools derive box and area from the mask, with boxes the area from the box.
+    if detection.segmentation is not None and (iou_type == "segm" or not with_boxes):
+        entry["segmentation"] = to_rle(detection.segmentation, *image.require(), where=where)
+    elif not with_boxes:
+        raise ValueError(f"{where}: field 'segmentation' is missing; give it for every detection")
+    return entry
