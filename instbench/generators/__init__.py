@@ -1,0 +1,1 @@
+"""Generators: adapters that make images from layouts."""

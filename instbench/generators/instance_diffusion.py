@@ -1,0 +1,207 @@
+"""The reference model as a generator."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from instbench.errors import InputError
+from instbench.generators.base import GeneratedImage, GenerationRequest, SamplingSettings
+from instbench.generators.checkpoint import hash_files, pipeline_folder, read_index
+from instbench.layouts.types import Condition
+from reference_model.parameters import resolve_parameters
+
+if TYPE_CHECKING:
+    from reference_model.grounding import GroundedPrompt
+    from reference_model.pipeline import InstanceDiffusionPipeline
+
+__all__ = ["InstanceDiffusionGenerator"]
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = ("auto", "float32", "float16", "bfloat16")
+_SMALL_CANVAS = 256
+
+
+class InstanceDiffusionGenerator:
+    """InstanceDiffusion from a pipeline folder. The weights are loaded at the first image.
+
+    Args:
+        checkpoint: Pipeline folder; None takes the shipped Shapes weights.
+        device: Torch device, or ``"auto"``: CUDA, then MPS, then the CPU.
+        dtype: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"``: float16 on CUDA, else float32.
+        batch_size: Images per call of the pipeline; None chooses by canvas and device. It does not change the
+            images.
+
+    Raises:
+        InputError: If the folder is missing or holds something else, or the dtype is unknown.
+    """
+
+    kind = "instance-diffusion"
+    conditions: frozenset[Condition] = frozenset(Condition)
+
+    def __init__(
+        self,
+        checkpoint: Path | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        if dtype not in _DTYPES:
+            raise InputError(f"--dtype {dtype}: unknown; choose from {', '.join(_DTYPES)}")
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"--batch-size {batch_size}: give at least 1")
+        self.folder = pipeline_folder(checkpoint)
+        self._index = read_index(self.folder)
+        self._device = device
+        self._dtype = dtype
+        self._batch_size = batch_size
+
+    @cached_property
+    def pipeline(self) -> InstanceDiffusionPipeline:
+        """The loaded pipeline."""
+        import torch  # deferred: planning a run needs no torch
+
+        from reference_model.pipeline import InstanceDiffusionPipeline
+
+        dtype: torch.dtype = getattr(torch, self._placement[1])
+        try:
+            pipeline = InstanceDiffusionPipeline.from_pretrained(
+                self.folder, torch_dtype=dtype, local_files_only=True
+            )
+        except Exception as error:  # whatever a damaged folder makes the loaders raise
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.folder}: the checkpoint cannot be loaded ({reason})") from error
+        pipeline.set_progress_bar_config(disable=True)
+        logger.info("%s: loaded on %s as %s", self.folder, *self._placement)
+        return pipeline.to(self._placement[0])
+
+    @cached_property
+    def _placement(self) -> tuple[str, str]:
+        """Device and dtype in use."""
+        import torch
+
+        device = self._device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            if device == "cpu" and torch.backends.mps.is_available():
+                device = "mps"
+        try:
+            kind = torch.device(device).type
+        except RuntimeError:
+            raise InputError(f"--device {device}: unknown; write cpu, cuda, cuda:1 or mps") from None
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise InputError(f"--device {device}: there is no CUDA device here; use --device cpu")
+        dtype = self._dtype
+        if dtype == "auto":
+            dtype = "float16" if kind == "cuda" else "float32"
+        return device, dtype
+
+    @cached_property
+    def _hashes(self) -> dict[str, str]:
+        return hash_files(self.folder)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Kind, type of the numbers and SHA-256 of every file of the checkpoint."""
+        return {"kind": self.kind, "dtype": self._placement[1], "sha256": dict(self._hashes)}
+
+    def resolve_sampling(self, settings: SamplingSettings) -> SamplingSettings:
+        """Fills gaps with the checkpoint's recommendation, else the published values.
+
+        Raises:
+            InputError: If the checkpoint recommends something unknown.
+        """
+        given = {
+            "num_inference_steps": settings.num_inference_steps,
+            "guidance_scale": settings.guidance_scale,
+            "alpha": settings.alpha,
+            "mis": settings.mis,
+            "negative_prompt": settings.negative_prompt,
+        }
+        try:
+            chosen = resolve_parameters(self._index.get("sampling_defaults") or {}, given)
+        except ValueError as error:
+            raise InputError(f"{self.folder / 'model_index.json'}: {error}") from None
+        return SamplingSettings(
+            num_inference_steps=chosen.num_inference_steps,
+            guidance_scale=chosen.guidance_scale,
+            # A schedule of three shares has no place in the settings; the pipeline reads it itself.
+            alpha=chosen.alpha if isinstance(chosen.alpha, int | float) else None,
+            mis=chosen.mis,
+            negative_prompt=chosen.negative_prompt,
+        )
+
+    def shown(self, request: GenerationRequest) -> frozenset[Condition]:
+        """The formats that the model sees for a request."""
+        return request.conditions
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
+        """Yields one image per request, batch by batch.
+
+        Raises:
+            InputError: If a layout or setting cannot be drawn; the message names it.
+        """
+        groups: dict[Any, list[GenerationRequest]] = {}
+        for request in requests:
+            key = (request.canvas_size, request.conditions, request.sampling)
+            groups.setdefault(key, []).append(request)
+        for group in groups.values():
+            size = self._batch_size or self._automatic_batch(group[0].canvas_size)
+            for start in range(0, len(group), size):
+                yield from self._draw(group[start : start + size])
+
+    def _automatic_batch(self, canvas_size: int) -> int:
+        return 8 if canvas_size <= _SMALL_CANVAS or self._placement[0].startswith("cuda") else 1
+
+    def _draw(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
+        """One call of the pipeline for requests that agree on everything but layout and seed."""
+        from instbench.generators.prompts import to_prompt
+        from reference_model.grounding import validate_prompt
+
+        pipeline = self.pipeline
+        slots = int(pipeline.unet.config.max_instances)
+        shown = self.shown(requests[0])
+        prompts: list[GroundedPrompt] = []
+        dropped = []
+        for request in requests:
+            prompt, count = to_prompt(request.layout, shown, slots)
+            try:
+                validate_prompt(prompt, slots, name=request.layout.image_key)
+            except ValueError as error:
+                raise InputError(str(error)) from None
+            prompts.append(prompt)
+            dropped.append(count)
+        settings = requests[0].sampling
+        start = time.perf_counter()
+        try:
+            output = pipeline(
+                prompts,
+                [request.seed for request in requests],
+                num_inference_steps=settings.num_inference_steps,
+                guidance_scale=settings.guidance_scale,
+                alpha=settings.alpha,
+                mis=settings.mis,
+                negative_prompt=settings.negative_prompt,
+                height=requests[0].canvas_size,
+                width=requests[0].canvas_size,
+                keep=tuple(sorted(shown)) or ("box",),
+            )
+        except ValueError as error:
+            raise InputError(f"{self.folder.name}: {error}") from error
+        seconds = (time.perf_counter() - start) / len(requests)
+        for request, prompt, image, lost in zip(requests, prompts, output.images, dropped, strict=True):
+            texts = {prompt.caption, *(instance.phrase for instance in prompt.instances)}
+            yield GeneratedImage(
+                image_key=request.layout.image_key,
+                image=image,
+                info={
+                    "seconds": round(seconds, 4),
+                    "unet_calls": round(output.unet_calls / len(requests), 2),
+                    "dropped_instances": lost,
+                    "truncated": {text: cut for text, cut in output.truncated.items() if text in texts},
+                },
+            )
