@@ -80,7 +80,7 @@ class AveragePrecisionResult:
 
     Attributes:
         values: The 12 numbers by name (`COCO_STATS`); None where there is nothing to score.
-        per_category: By category id, in ascending order.
+        per_category: By category name (with the id where names repeat), in the order of ids.
         n_scored: Requested instances.
         n_unscored: Annotations that are ignore regions.
         reasons: How many are ignore regions, by reason.
@@ -89,7 +89,7 @@ class AveragePrecisionResult:
     """
 
     values: dict[str, float | None]
-    per_category: dict[int, CategoryAP]
+    per_category: dict[str, CategoryAP]
     n_scored: int
     n_unscored: int
     reasons: dict[str, int] = field(default_factory=dict)
@@ -153,7 +153,7 @@ def evaluate_average_precision(
     for entry in annotations:
         counts[entry["category_id"]] += not entry["iscrowd"]
     per_category = {
-        category_id: CategoryAP(
+        _unique_name(truth.categories, category_id): CategoryAP(
             category_id=category_id,
             name=truth.categories[category_id],
             ap=_mean(output.precision[:, :, column, 0, -1]),
@@ -175,6 +175,12 @@ def evaluate_average_precision(
         precision=output.precision,
         recall=output.recall,
     )
+
+
+def _unique_name(categories: Mapping[int, str], category_id: int) -> str:
+    name = categories[category_id]
+    repeated = sum(other == name for other in categories.values()) > 1
+    return f"{name} (id {category_id})" if repeated else name
 
 
 def _mean(values: NDArray[np.float64]) -> float | None:

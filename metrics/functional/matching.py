@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse.csgraph import connected_components
 
 from metrics.functional.coco_data import (
     CocoSource,
@@ -108,17 +109,30 @@ def assign(
         secondary: float64 [N, M], at least 0.
 
     Returns:
-        int64 [N], the column of each row or -1. The same input gives the same output.
+        int64 [N], the column of each row or -1. The same input gives the same output; rows that share no allowed
+        column, directly or through others, do not influence each other.
     """
     result = np.full(allowed.shape[0], -1, dtype=np.int64)
     if not allowed.any():
         return result
-    # Relative to the number of rows, so that the sum over all pairs stays below the primary's resolution.
-    scale = _SECONDARY_WEIGHT / (allowed.shape[0] * max(1.0, float(secondary[allowed].max())))
-    weights = np.where(allowed, primary + scale * secondary, 0.0)
-    rows, columns = linear_sum_assignment(weights, maximize=True)
-    made = allowed[rows, columns]
-    result[rows[made]] = columns[made]
+    # Groups without a common pair are solved apart, so that what happens in one (another category, another
+    # corner of the image) cannot change how a tie falls in another.
+    graph = np.block(
+        [[np.zeros((len(allowed),) * 2), allowed], [allowed.T, np.zeros((allowed.shape[1],) * 2)]]
+    )
+    _, labels = connected_components(graph, directed=False)
+    for label in np.unique(labels[: len(allowed)]):
+        rows = np.flatnonzero(labels[: len(allowed)] == label)
+        columns = np.flatnonzero(labels[len(allowed) :] == label)
+        if not columns.size:
+            continue
+        group = np.ix_(rows, columns)
+        # Divided by the number of rows, the sum over all pairs stays below the primary's resolution.
+        scale = _SECONDARY_WEIGHT / (len(rows) * max(1.0, float(secondary[group].max())))
+        weights = np.where(allowed[group], primary[group] + scale * secondary[group], 0.0)
+        left, right = linear_sum_assignment(weights, maximize=True)
+        made = allowed[group][left, right]
+        result[rows[left[made]]] = columns[right[made]]
     return result
 
 
