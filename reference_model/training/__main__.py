@@ -16,6 +16,7 @@ PARTS: dict[str, tuple[str, str, str]] = {
     "autoencoder": ("autoencoder", "main", "autoencoder of the folder's images"),
     "latents": ("autoencoder", "latents_main", "latents of the folder's images, cached once"),
     "unet": ("unet", "main", "grounded UNet"),
+    "pipeline": ("assemble", "main", "one pipeline folder from the trained parts"),
 }
 """Parts in the order of training: module, function, description."""
 

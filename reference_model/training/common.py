@@ -1,4 +1,4 @@
-"""What every recipe shares: schedules, averaged weights, checkpoints, logs and the training loop.
+"""What every recipe shares: schedules, averaged weights, checkpoints and logs.
 
 All randomness of a recipe is derived from ``(seed, step)``, so a run that was interrupted and resumed
 gives the same weights as one that was not.
@@ -13,9 +13,8 @@ import os
 import platform
 import shutil
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,8 @@ from torch import Tensor, nn
 __all__ = [
     "Checkpoint",
     "Ema",
-    "FitReport",
     "JsonlLog",
-    "LoopSettings",
-    "fit",
     "load_checkpoint",
-    "optimizer_for",
     "save_checkpoint",
     "step_generator",
     "step_seed",
@@ -233,200 +228,3 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         ema=load_file(averaged) if averaged.exists() else {},
         optimizer=torch.load(newest / "optimizer.pt", map_location="cpu", weights_only=True),
     )
-
-
-@dataclass(frozen=True)
-class LoopSettings:
-    """Numbers of the training loop.
-
-    Attributes:
-        steps: Optimizer steps of the whole run; the schedule ends there.
-        lr: Largest learning rate.
-        warmup: Steps of linear warm-up.
-        weight_decay: AdamW decay of weights; biases and norms are not decayed.
-        betas: AdamW betas.
-        clip: Largest gradient norm.
-        ema: Decay of the averaged weights; 0 switches averaging off.
-        seed: Root of all randomness.
-        checkpoint_seconds: Seconds between checkpoints.
-        log_every: Steps between log lines.
-    """
-
-    steps: int
-    lr: float
-    warmup: int = 50
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    clip: float = 1.0
-    ema: float = 0.995
-    seed: int = 0
-    checkpoint_seconds: float = 60.0
-    log_every: int = 20
-
-
-@dataclass
-class FitReport:
-    """What `fit` did.
-
-    Attributes:
-        step: Steps done in total.
-        minutes: Minutes spent in total, earlier sessions of the same run included.
-        complete: Whether the last step was reached.
-        last: Figures of the last log line.
-    """
-
-    step: int
-    minutes: float
-    complete: bool
-    last: dict[str, float] = field(default_factory=dict)
-
-
-def optimizer_for(module: nn.Module, settings: LoopSettings) -> torch.optim.AdamW:
-    """AdamW without weight decay on biases, norms and other one-dimensional parameters."""
-    trained = [value for value in module.parameters() if value.requires_grad]
-    groups = [
-        {"params": [value for value in trained if value.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [value for value in trained if value.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
-
-
-def _restore(
-    folder: Path,
-    recipe: dict[str, Any],
-    model: nn.Module,
-    ema: Ema | None,
-    optimizers: Sequence[torch.optim.Optimizer],
-) -> tuple[int, float]:
-    checkpoint = load_checkpoint(folder)
-    if checkpoint is None:
-        return 0, 0.0
-    changed = sorted(
-        key for key in {*recipe, *checkpoint.recipe} if recipe.get(key) != checkpoint.recipe.get(key)
-    )
-    if changed:
-        raise ValueError(
-            f"{folder}: holds a run with other settings ({', '.join(changed)}); use the same ones or another folder"
-        )
-    model.load_state_dict(checkpoint.model)
-    if ema is not None:
-        ema.load(checkpoint.ema)
-    for position, optimizer in enumerate(optimizers):
-        optimizer.load_state_dict(checkpoint.optimizer[str(position)])
-    logger.info("resumed %s at step %d", folder, checkpoint.step)
-    return checkpoint.step, checkpoint.seconds
-
-
-def fit(
-    model: nn.Module,
-    loss: Callable[[int], tuple[Tensor, dict[str, Tensor | float]]],
-    settings: LoopSettings,
-    folder: Path,
-    *,
-    recipe: Any,
-    optimizers: Sequence[torch.optim.Optimizer] | None = None,
-    max_minutes: float | None = None,
-    stop_at: int | None = None,
-    validate: Callable[[int], dict[str, float]] | None = None,
-    validate_every: int = 0,
-) -> FitReport:
-    """Trains a model in place, resuming from the folder's checkpoint where there is one.
-
-    When the last step is reached the model holds the averaged weights. Ctrl-C saves a checkpoint first.
-
-    Args:
-        model: The module to train.
-        loss: Maps a zero-based step to a scalar loss and further figures to log; must depend on nothing but
-            the step and the model's weights.
-        settings: Numbers of the loop.
-        folder: Receives ``log.jsonl`` and ``checkpoints/``.
-        recipe: Dataclass that identifies the run; a checkpoint of another recipe is refused.
-        optimizers: Optimizers whose groups hold their largest rates; None means AdamW for everything.
-        max_minutes: Stop (resumable) after this much time in this session.
-        stop_at: Stop (resumable) when this many steps are done.
-        validate: Called with the number of steps done while the model holds the averaged weights.
-        validate_every: Steps between validations; 0 means never.
-
-    Raises:
-        ValueError: If the folder holds a run with other settings, or the loss stops being finite.
-    """
-    log = JsonlLog(folder / "log.jsonl")
-    optimizers = [optimizer_for(model, settings)] if optimizers is None else list(optimizers)
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    rates = [group["lr"] for group in groups]
-    ema = Ema(model, settings.ema) if settings.ema else None
-    identity = json.loads(json.dumps(asdict(recipe)))
-    step, seconds_before = _restore(folder, identity, model, ema, optimizers)
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    started = saved = time.monotonic()
-    last: dict[str, float] = {}
-
-    def seconds() -> float:
-        return seconds_before + time.monotonic() - started
-
-    def save() -> None:
-        state = dict(model.state_dict())
-        averaged = ema.shadow if ema is not None else {}
-        states = {str(position): optimizer.state_dict() for position, optimizer in enumerate(optimizers)}
-        save_checkpoint(folder, Checkpoint(step, seconds(), identity, state, averaged, states))
-
-    def stopping() -> bool:
-        late = max_minutes is not None and time.monotonic() - started > max_minutes * 60
-        return late or (stop_at is not None and step >= stop_at)
-
-    try:
-        while step < settings.steps and not stopping():
-            share = warmup_cosine(step, settings.steps, settings.warmup)
-            for group, rate in zip(groups, rates, strict=True):
-                group["lr"] = rate * share
-            value, figures = loss(step)
-            model.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            norm = nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
-            for optimizer in optimizers:
-                optimizer.step()
-            if ema is not None:
-                ema.update(model, step)
-            step += 1
-            if step % settings.log_every == 0 or step == settings.steps:
-                last = {
-                    "loss": value.item(),
-                    **{key: float(torch.as_tensor(item).detach()) for key, item in figures.items()},
-                }
-                if not math.isfinite(last["loss"]):
-                    raise ValueError(
-                        f"{folder}: the loss is not finite at step {step}; lower the learning rate"
-                    )
-                log.write(
-                    step=step, seconds=round(seconds(), 1), lr_share=share, grad_norm=float(norm), **last
-                )
-            if (
-                validate is not None
-                and validate_every
-                and step % validate_every == 0
-                and step < settings.steps
-            ):
-                log.write(step=step, seconds=round(seconds(), 1), **_validated(model, ema, validate, step))
-            if time.monotonic() - saved > settings.checkpoint_seconds:
-                save()
-                saved = time.monotonic()
-    except KeyboardInterrupt:
-        save()
-        raise
-    save()
-    complete = step >= settings.steps
-    if complete and ema is not None:
-        ema.copy_to(model)
-    return FitReport(step, seconds() / 60, complete, last)
-
-
-def _validated(
-    model: nn.Module, ema: Ema | None, validate: Callable[[int], dict[str, float]], step: int
-) -> dict[str, float]:
-    """Runs a validation on the averaged weights and puts the trained ones back."""
-    kept = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    if ema is not None:
-        ema.copy_to(model)
-    figures = validate(step)
-    model.load_state_dict(kept)
-    return figures

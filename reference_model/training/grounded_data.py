@@ -278,7 +278,9 @@ class GroundedDataset:
                 polygons[row, :count] = torch.from_numpy(self._polygons[chosen].astype(np.float32))
         shown_masks = masks * present[..., 3, None, None]
         segments = None
-        if self._segment_size is not None:
+        if self._segment_size is not None and self._mask_size == (self._segment_size,) * 2:
+            segments = shown_masks
+        elif self._segment_size is not None:
             segments = torch.nn.functional.interpolate(shown_masks, (self._segment_size, self._segment_size))
         exists = present.amax(dim=-1)
         by_format = {name: present[..., position] for position, name in enumerate(FORMATS)}

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from reference_model.training.common import FitReport, LoopSettings, fit, step_seed, write_recipe
+from reference_model.training.common import step_seed, write_recipe
 from reference_model.training.data import read_folder
+from reference_model.training.loop import FitReport, LoopSettings, fit
 from reference_model.training.text_data import LabelledText, TextWorld
 
 __all__ = ["TextEncoderRecipe", "TextObjective", "build_text_encoder", "main", "train_text_encoder"]
@@ -66,9 +67,9 @@ class TextEncoderRecipe:
     phrases: int = 32
     captions: int = 48
     noise_texts: int = 8
-    steps: int = 2000
+    steps: int = 700
     lr: float = 1.5e-3
-    warmup: int = 100
+    warmup: int = 60
     ema: float = 0.995
     phrase_weight: float = 1.0
     token_weight: float = 1.0

@@ -7,15 +7,15 @@ make each word of the folders' captions and phrases a single token.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTokenizer
 
 from reference_model.training.common import write_recipe
@@ -65,15 +65,34 @@ def _words(texts: Iterable[str]) -> list[str]:
 
 
 def _merges(words: Sequence[str], limit: int) -> list[tuple[str, str]]:
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix=_WORD_END))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.BpeTrainer(
-        vocab_size=limit, min_frequency=1, end_of_word_suffix=_WORD_END, show_progress=False
-    )
-    # Each word weighs the same: a rare word must become one token as surely as a frequent one.
-    tokenizer.train_from_iterator(words, trainer)
-    content = json.loads(tokenizer.to_str())["model"]["merges"]
-    return [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in content]
+    """Byte-pair merges, at most ``limit``, the most frequent pair first, ties in alphabetical order.
+
+    Each word weighs the same: a rare word must become one token as surely as a frequent one. Written out here
+    because the `tokenizers` trainer breaks ties by the order of a hash table.
+    """
+    pieces = [[*word[:-1], word[-1] + _WORD_END] for word in sorted(words)]
+    merges: list[tuple[str, str]] = []
+    while len(merges) < limit:
+        counts = Counter(pair for piece in pieces for pair in pairwise(piece))
+        if not counts:
+            break
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        pieces = [_merged(piece, best) for piece in pieces]
+    return merges
+
+
+def _merged(piece: Sequence[str], pair: tuple[str, str]) -> list[str]:
+    result: list[str] = []
+    position = 0
+    while position < len(piece):
+        if tuple(piece[position : position + 2]) == pair:
+            result.append(pair[0] + pair[1])
+            position += 2
+        else:
+            result.append(piece[position])
+            position += 1
+    return result
 
 
 def train_tokenizer(texts: Sequence[str], recipe: TokenizerRecipe | None = None) -> CLIPTokenizer:
@@ -95,7 +114,7 @@ def train_tokenizer(texts: Sequence[str], recipe: TokenizerRecipe | None = None)
     room = recipe.vocab_size - len(base) - 2
     if room < 0:
         raise ValueError(f"vocab_size {recipe.vocab_size}: all bytes need {len(base) + 2} tokens; raise it")
-    merges = _merges(_words(texts), recipe.vocab_size)[:room]
+    merges = _merges(_words(texts), room)
     tokens = list(dict.fromkeys([*base, *(first + second for first, second in merges)]))
     vocabulary = {token: position for position, token in enumerate([*tokens, _BEGIN, _END])}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=recipe.max_length)
@@ -104,9 +123,7 @@ def train_tokenizer(texts: Sequence[str], recipe: TokenizerRecipe | None = None)
 def main(argv: list[str] | None = None) -> int:
     """Command line of the recipe; returns the exit code."""
     default = TokenizerRecipe()
-    parser = argparse.ArgumentParser(
-        prog="python -m reference_model.training tokenizer", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="python -m reference_model.training tokenizer", description=__doc__)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="COCO-format folders")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the tokenizer")
     parser.add_argument("--vocab-size", type=int, default=default.vocab_size)
