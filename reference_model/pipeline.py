@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline
+from diffusers import AutoencoderDC, AutoencoderKL, DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
@@ -108,7 +108,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | AutoencoderDC,
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         unet: InstanceUNet,
@@ -139,10 +139,15 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
 
         Returns:
             The pipeline, in eval mode.
+
+        Raises:
+            ValueError: If pickled weights are asked for (``use_safetensors=False``).
         """
+        if kwargs.setdefault("use_safetensors", True) is not True:
+            raise ValueError("use_safetensors: pickled weights are not loaded; convert them to safetensors")
         unet = kwargs.pop("unet", None)
         if unet is None:
-            shared = ("dtype", "torch_dtype", "variant", "cache_dir", "local_files_only", "revision", "token")
+            shared = ("dtype", "torch_dtype", "variant", "cache_dir", "local_files_only", "revision", "token", "use_safetensors")
             options = {name: kwargs[name] for name in shared if kwargs.get(name) is not None}
             options = {name.replace("torch_dtype", "dtype"): value for name, value in options.items()}
             if "dtype" in options:

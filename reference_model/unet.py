@@ -213,6 +213,7 @@ class InstanceUNet(UNet2DConditionModel):
             ValueError: If parameters are missing in the folder. Diffusers would leave them uninitialised.
         """
         with_info = kwargs.pop("output_loading_info", False)
+        kwargs.setdefault("use_safetensors", True)  # pickled weights could run code
         model, info = super().from_pretrained(
             pretrained_model_name_or_path, output_loading_info=True, **kwargs
         )
@@ -242,7 +243,9 @@ class InstanceUNet(UNet2DConditionModel):
         Raises:
             ValueError: If the folder's UNet has parameters that this class lacks, or lacks some itself.
         """
-        source = UNet2DConditionModel.from_pretrained(pretrained_model_name_or_path, subfolder=subfolder)
+        source = UNet2DConditionModel.from_pretrained(
+            pretrained_model_name_or_path, subfolder=subfolder, use_safetensors=True
+        )
         model = cls.from_config(source.config, **config)
         missing, unexpected = model.load_state_dict(source.state_dict(), strict=False)
         added = ("position_net.", "scaleu.")

@@ -15,7 +15,7 @@ __all__ = ["SHIPPED_WEIGHTS", "hash_files", "pipeline_folder", "read_index"]
 
 SHIPPED_WEIGHTS = "weights/shapes"
 _PIPELINE = "InstanceDiffusionPipeline"
-_HASHED = {".safetensors", ".bin", ".json", ".txt", ".model"}
+_HASHED = {".safetensors", ".json", ".txt", ".model"}
 _CHUNK = 2**20
 
 
@@ -40,7 +40,7 @@ def pipeline_folder(checkpoint: Path | None) -> Path:
         return folder
     if checkpoint.is_file():
         raise InputError(
-            f"{checkpoint}: is a file; turn it into a pipeline folder with `instbench convert` first"
+            f"{checkpoint}: is a single file; give a pipeline folder, one that holds a model_index.json"
         )
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint}: no such folder; give the folder of a checkpoint")
