@@ -1,0 +1,157 @@
+"""The ultralytics detector: YOLO segmentation networks from safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from instbench.devices import resolve_device
+from instbench.errors import InputError
+from instbench.evaluators.base import Detections
+from instbench.evaluators.folders import (
+    DetectorCard,
+    default_batch_size,
+    file_hashes,
+    load_weights,
+    one_line,
+    read_card,
+)
+from instbench.evaluators.yolo_model import build_segmentation_model, quiet_ultralytics
+from instbench.layouts import rle
+
+__all__ = ["UltralyticsDetector"]
+
+WEIGHTS_NAME = "model.safetensors"
+ARCHITECTURE_NAME = "model.yaml"
+
+
+class UltralyticsDetector:
+    """A YOLO segmentation network with ultralytics' own pre- and postprocessing.
+
+    Images are letterboxed to the fixed square input, candidates go through ultralytics'
+    non-maximum suppression, boxes and masks are scaled back to the image. The input size is fixed, so
+    an image's detections do not depend on the images that it is batched with.
+
+    Args:
+        model: A ``SegmentationModel`` with weights.
+        card: Categories, input size and thresholds.
+        hashes: SHA-256 of the files that the network was made from.
+        device: Where to run.
+        batch_size: Images per forward pass. None takes one on the CPU, where results are then the same
+            to the last bit whatever the batch, and 16 on an accelerator, where they agree to rounding.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        card: DetectorCard,
+        hashes: Mapping[str, str] | None = None,
+        *,
+        device: str | torch.device = "auto",
+        batch_size: int | None = None,
+    ) -> None:
+        with quiet_ultralytics():
+            from ultralytics.data.augment import LetterBox
+        self._device = resolve_device(device)
+        # Fusing folds batch normalisation into the convolutions, as ultralytics does before inference.
+        fused = cast(Any, model.eval().requires_grad_(False)).fuse(verbose=False)
+        self._model: nn.Module = fused.to(self._device)
+        self._letterbox = LetterBox(new_shape=(card.image_size, card.image_size), auto=False)
+        self._hashes = dict(hashes or {})
+        self._batch_size = batch_size or default_batch_size(self._device, 16)
+        self.card = card
+        self.categories = card.categories
+
+    @classmethod
+    def from_folder(cls, folder: Path | str, *, device: str | torch.device = "auto") -> UltralyticsDetector:
+        """Loads ``evaluator.json``, ``model.yaml`` and ``model.safetensors``.
+
+        Raises:
+            InputError: Something is missing or broken, or the weights are a pickle.
+        """
+        folder = Path(folder)
+        card = read_card(folder, DetectorCard)
+        architecture = folder / ARCHITECTURE_NAME
+        try:
+            spec = yaml.safe_load(architecture.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InputError(
+                f"{architecture}: no such file; give the network's ultralytics architecture"
+            ) from error
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise InputError(
+                f"{architecture}: not readable as YAML ({one_line(error)}); write it again"
+            ) from error
+        if not isinstance(spec, dict):
+            raise InputError(f"{architecture}: expected a mapping with backbone and head")
+        model = build_segmentation_model(spec, len(card.categories), str(architecture))
+        load_weights(model, folder / WEIGHTS_NAME)
+        hashes = file_hashes(folder, (WEIGHTS_NAME, ARCHITECTURE_NAME))
+        return cls(model.float(), card, hashes, device=device)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Kind, SHA-256 of the files, categories, input size and thresholds."""
+        settings = self.card.model_dump(mode="json", exclude={"figures", "training", "schema_version"})
+        return {**settings, "sha256": dict(self._hashes)}
+
+    def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
+        """Finds objects.
+
+        Args:
+            images: Images of any size; converted to RGB.
+
+        Returns:
+            One `Detections` per image, in order; boxes in pixels of the image, clipped to it.
+        """
+        found: list[Detections] = []
+        for start in range(0, len(images), self._batch_size):
+            pixels = [np.asarray(image.convert("RGB")) for image in images[start : start + self._batch_size]]
+            found += self._detect_batch(pixels)
+        return found
+
+    @torch.inference_mode()
+    def _detect_batch(self, pixels: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        with quiet_ultralytics():
+            from ultralytics.utils import ops
+            from ultralytics.utils.nms import non_max_suppression
+        card = self.card
+        stacked = np.stack([self._letterbox(image=image) for image in pixels])
+        tensor = torch.from_numpy(stacked).to(self._device).permute(0, 3, 1, 2).contiguous().float() / 255
+        predictions, prototypes = self._model(tensor)[0]
+        kept = non_max_suppression(
+            predictions,
+            conf_thres=card.confidence,
+            iou_thres=card.iou,
+            max_det=card.max_detections,
+            nc=len(card.categories),
+            multi_label=card.multi_label,
+            # ultralytics gives up after a time limit, which would make results depend on the machine.
+            max_time_img=1e6,
+        )
+        results = []
+        for rows, prototype, image in zip(kept, prototypes, pixels, strict=True):
+            height, width = image.shape[:2]
+            boxes = ops.scale_boxes((card.image_size, card.image_size), rows[:, :4].clone(), (height, width))
+            masks = ops.process_mask_native(prototype, rows[:, 6:], boxes, (height, width))
+            results.append(self._detections(boxes, rows, masks))
+        return results
+
+    def _detections(self, boxes: torch.Tensor, rows: torch.Tensor, masks: torch.Tensor) -> Detections:
+        # Like ultralytics, drop what has an empty mask or no extent.
+        masks = masks.bool()
+        keep = masks.flatten(1).any(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        boxes, rows = boxes[keep], rows[keep]
+        return Detections(
+            boxes_xyxy=boxes.cpu().numpy().astype(np.float32).reshape(-1, 4),
+            scores=rows[:, 4].cpu().numpy().astype(np.float32),
+            categories=tuple(self.categories[int(index)] for index in rows[:, 5].tolist()),
+            masks=tuple(rle.encode(mask) for mask in masks[keep].cpu().numpy()),
+        )

@@ -1,0 +1,117 @@
+"""Builds ultralytics segmentation networks from an architecture file, quietly and without code execution."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from instbench.errors import InputError
+from instbench.evaluators.folders import one_line
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["build_segmentation_model", "quiet_ultralytics"]
+
+_IMPORT_ENVIRONMENT = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
+_TOP_LEVEL_KEYS = frozenset(
+    {
+        "nc",
+        "scales",
+        "scale",
+        "depth_multiple",
+        "width_multiple",
+        "backbone",
+        "head",
+        "ch",
+        "reg_max",
+        "end2end",
+    }
+)
+
+
+@contextmanager
+def quiet_ultralytics() -> Iterator[None]:
+    """Keeps ultralytics from talking, going online and changing the environment while it is imported."""
+    if "ultralytics.utils" in sys.modules:
+        yield
+        return
+    names = (*_IMPORT_ENVIRONMENT, "OMP_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(_IMPORT_ENVIRONMENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def build_segmentation_model(
+    spec: Mapping[str, Any], num_classes: int, source: str = "model.yaml"
+) -> nn.Module:
+    """Builds an untrained ``ultralytics.nn.tasks.SegmentationModel``.
+
+    Args:
+        spec: Architecture as in ultralytics' model YAML files.
+        num_classes: Number of categories; replaces ``nc``.
+        source: Where the architecture comes from, for messages.
+
+    Returns:
+        The network, with random weights, in train mode.
+
+    Raises:
+        InputError: The architecture has an unknown key or layer. ultralytics evaluates some fields
+            as Python, so only plain layer names are let through.
+    """
+    _check_spec(spec, source)
+    with quiet_ultralytics():
+        from ultralytics.nn.tasks import SegmentationModel
+    try:
+        model: nn.Module = SegmentationModel({**spec, "nc": num_classes}, ch=3, nc=num_classes, verbose=False)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(
+            f"{source}: not a segmentation architecture that ultralytics can build ({one_line(error)})"
+        ) from error
+    return model
+
+
+def _check_spec(spec: Mapping[str, Any], source: str) -> None:
+    unknown = sorted(set(spec) - _TOP_LEVEL_KEYS)
+    if unknown:
+        raise InputError(
+            f"{source}: field {unknown[0]!r} is not allowed; remove it (known: {sorted(_TOP_LEVEL_KEYS)})"
+        )
+    with quiet_ultralytics():
+        from ultralytics.nn import modules
+    layers = [*(spec.get("backbone") or []), *(spec.get("head") or [])]
+    if not layers:
+        raise InputError(f"{source}: fields backbone and head are empty; give the layers of the network")
+    for number, layer in enumerate(layers):
+        if not isinstance(layer, list) or len(layer) != 4 or not isinstance(layer[2], str):
+            raise InputError(f"{source}: layer {number} is not [from, repeats, module, args]")
+        name = layer[2]
+        if name not in modules.__all__ and not re.fullmatch(
+            r"nn\.(Upsample|Identity|MaxPool2d|ZeroPad2d)", name
+        ):
+            raise InputError(
+                f"{source}: layer {number}: unknown module {name!r}; use a module of ultralytics"
+            )
+        if not _is_plain(layer[3]):
+            raise InputError(f"{source}: layer {number}: args must be numbers, booleans, null or plain words")
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(item) for item in value)
+    return (
+        value is None
+        or isinstance(value, (bool, int, float))
+        or (isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_]{0,32}", value) is not None)
+    )
