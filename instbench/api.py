@@ -11,7 +11,7 @@ from typing import Any
 from instbench import defaults
 from instbench.benchmarks import Benchmark, CocoData, load_benchmark
 from instbench.errors import InputError
-from instbench.execution.local import RunOutcome, execute, rescore
+from instbench.execution.local import RunOutcome, check_folder, execute, rescore
 from instbench.execution.plan import Plan, RunSettings, make_plan
 from instbench.execution.session import Session
 from instbench.generators.base import SamplingSettings
@@ -61,13 +61,14 @@ def plan_runs(
     session = session or Session()
     data = None
     if annotations is not None:
+        # Absolute, so that `score` finds the real images again from wherever it is called.
         data = CocoData(
-            annotations=Path(annotations),
-            captions=None if captions is None else Path(captions),
-            images=None if images is None else Path(images),
+            annotations=Path(annotations).absolute(),
+            captions=None if captions is None else Path(captions).absolute(),
+            images=None if images is None else Path(images).absolute(),
         )
         if data.images is not None and not data.images.is_dir():
-            raise InputError(f"--images {data.images}: no such folder")
+            raise InputError(f"--images {images}: no such folder")
     elif captions is not None or images is not None:
         raise InputError("--captions and --images belong to --annotations; give --annotations FILE too")
     settings = RunSettings(limit=limit, seed=seed, sampling=sampling or SamplingSettings(), data=data)
@@ -148,6 +149,11 @@ def _run(arguments: dict[str, Any], *, score: bool) -> list[RunOutcome]:
     fresh = arguments.pop("fresh")
     arguments["session"] = session = arguments["session"] or Session()
     plans = plan_runs(**arguments)
+    for (
+        plan,
+        folder,
+    ) in plans:  # a folder that cannot be used must not come to light after hours of other runs
+        check_folder(plan, folder, fresh=fresh)
     return [execute(plan, folder, session, fresh=fresh, score=score) for plan, folder in plans]
 
 

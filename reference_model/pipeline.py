@@ -147,11 +147,11 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             raise ValueError("use_safetensors: pickled weights are not loaded; convert them to safetensors")
         unet = kwargs.pop("unet", None)
         if unet is None:
-            shared = ("dtype", "torch_dtype", "variant", "cache_dir", "local_files_only", "revision", "token", "use_safetensors")
+            shared = ("torch_dtype", "variant", "cache_dir", "local_files_only", "revision", "token")
             options = {name: kwargs[name] for name in shared if kwargs.get(name) is not None}
-            options = {name.replace("torch_dtype", "dtype"): value for name, value in options.items()}
-            if "dtype" in options:
-                options["torch_dtype"] = options.pop("dtype")
+            if kwargs.get("dtype") is not None:
+                options["torch_dtype"] = kwargs["dtype"]
+            options["use_safetensors"] = True
             unet = InstanceUNet.from_pretrained(pretrained_model_name_or_path, subfolder="unet", **options)
         pipeline: Self = super().from_pretrained(pretrained_model_name_or_path, unet=None, **kwargs)
         pipeline.register_modules(unet=unet.eval())

@@ -55,19 +55,31 @@ def load_benchmark(name: str, edition: str = EDITION) -> Benchmark:
         The benchmark.
 
     Raises:
-        InputError: If the name or edition is unknown, or the file does not fit the schema.
+        InputError: If the name or edition is unknown, the file does not fit the schema, or it takes the name
+            of a known benchmark.
     """
     if name.endswith((".yaml", ".yml")):
         benchmark = read_benchmark(Path(name))
         if benchmark.edition != edition:
             raise InputError(f"{name}: edition is {benchmark.edition!r}; add --edition {benchmark.edition}")
+        known = benchmark_files().get(benchmark.name, {}).values()
+        if known and Path(name).resolve() not in {path.resolve() for path in known}:
+            raise InputError(
+                f"{name}: field name: {benchmark.name!r} is the name of another benchmark; choose a new one"
+            )
         return benchmark
     files = benchmark_files()
     if name not in files:
         raise InputError(f"unknown benchmark {name!r}; {did_you_mean(name, list(files))}")
     if edition not in files[name]:
         raise InputError(f"{name} has no edition {edition!r}; it has: {', '.join(sorted(files[name]))}")
-    return read_benchmark(files[name][edition])
+    path = files[name][edition]
+    benchmark = read_benchmark(path)
+    if (benchmark.name, benchmark.edition) != (name, edition):
+        raise InputError(
+            f"{path}: says {benchmark.name}, edition {benchmark.edition}; the file must be named after it"
+        )
+    return benchmark
 
 
 def read_benchmark(path: Path) -> Benchmark:
@@ -98,4 +110,5 @@ def read_benchmark(path: Path) -> Benchmark:
 def _anchored(data: CocoData, folder: Path) -> CocoData:
     names = ("annotations", "captions", "images")
     paths = {name: getattr(data, name) for name in names}
+    folder = folder.absolute()  # runs keep these paths and may be scored from elsewhere
     return data.model_copy(update={name: folder / path for name, path in paths.items() if path is not None})

@@ -24,6 +24,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--limit", type=int, default=defaults.DEMO_LIMIT, metavar="N", help="layouts per benchmark"
     )
+    parser.add_argument("--fresh", action="store_true", help="delete the runs that are in the folder first")
     add_network_options(parser)
 
 
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     console = make_console()
     columns: dict[str, dict[str, ResultsRecord]] = {}
     overlays: list[Path] = []
-    for one in run_demo(args.output, limit=args.limit, session=session_from(args)):
+    for one in run_demo(args.output, limit=args.limit, fresh=args.fresh, session=session_from(args)):
         console.print(f"{one.column}: {one.benchmark} done in {one.seconds:.0f} s")
         columns.setdefault(one.column, {})[one.benchmark] = one.results
         overlays += one.overlays

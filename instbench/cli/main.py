@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from instbench._version import __version__
 from instbench.errors import EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_INTERRUPTED, InputError
@@ -22,9 +23,16 @@ VERBS = ("run", "generate", "score", "ls", "validate", "data", "doctor", "demo")
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as every other error of the command line; sub-parsers inherit it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_BAD_INPUT, f"error: {message}; see `{self.prog} --help`\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Builds the parser; every verb's module adds its own part. Imports nothing heavy."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="instbench", description="Benchmark suite for instance-conditioned image generation."
     )
     parser.add_argument("--version", action="version", version=f"instbench {__version__}")

@@ -45,7 +45,7 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         type=_batch_size,
         default=defaults.BATCH_SIZE,
         metavar="auto|N",
-        help="images per call of the model; never changes an image (default: auto)",
+        help="images per call of the model; changes rounding at most (default: auto)",
     )
 
 

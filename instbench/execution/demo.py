@@ -14,6 +14,7 @@ from instbench.benchmarks import load_benchmark
 from instbench.evaluators.base import Detections
 from instbench.execution.layouts import checked_layouts
 from instbench.execution.session import Session
+from instbench.runs.atomic import atomic_path
 from instbench.runs.records import ResultsRecord
 from instbench.runs.store import RunFolder
 
@@ -56,13 +57,18 @@ class DemoRun:
 
 
 def run_demo(
-    output: Path, *, limit: int = defaults.DEMO_LIMIT, session: Session | None = None
+    output: Path,
+    *,
+    limit: int = defaults.DEMO_LIMIT,
+    fresh: bool = False,
+    session: Session | None = None,
 ) -> Iterator[DemoRun]:
     """Runs the demonstration; a second call in the same folder continues.
 
     Args:
         output: Folder for the runs.
         limit: Layouts per benchmark.
+        fresh: Delete the runs that are in the folder first.
         session: Loaded networks.
 
     Yields:
@@ -74,7 +80,7 @@ def run_demo(
         for benchmark in benchmarks:
             folder = output / model / benchmark
             folder.parent.mkdir(parents=True, exist_ok=True)
-            [outcome] = api.run(benchmark, folder, model=model, limit=limit, session=session)
+            [outcome] = api.run(benchmark, folder, model=model, limit=limit, fresh=fresh, session=session)
             if outcome.results is None:
                 raise RuntimeError(f"{folder}: no results")
             overlays = draw_overlays(folder, benchmark, limit) if model == "reference" else ()
@@ -96,6 +102,7 @@ def draw_overlays(folder: Path, benchmark: str, limit: int) -> tuple[Path, ...]:
             with Image.open(run.image_path(layout.image_key)) as image:
                 picture = asked_and_found(image.convert("RGB"), layout, found[layout.image_key])
             path = run.overlays / f"{layout.image_key}.png"
-            picture.save(path)
+            with atomic_path(path) as temporary:
+                picture.save(temporary)
             paths.append(path)
     return tuple(paths)

@@ -50,14 +50,23 @@ def run_checks(session: Session) -> Iterator[Check]:
 
     for name in benchmark_names():
         yield _guarded(f"layouts of {name}", lambda name=name: _check_layouts(name))  # type: ignore[misc]
-    benchmark = load_benchmark("shapes-real")
-    layouts = checked_layouts(benchmark, _SCENES)
-    requests = make_requests(benchmark, layouts, seed=0, sampling=SamplingSettings())
-    renders = {one.image_key: one.image for one in session.generator("real-images").generate(requests)}
-    images = [renders[layout.image_key] for layout in layouts]
-    yield _guarded("detector shapes-yolo", lambda: _check_detector(session, layouts, images))
-    yield _guarded("image-text model shapes-clip", lambda: _check_image_text(session, layouts, images))
-    yield _guarded("feature extractor shapes-features", lambda: _check_features(session, images))
+    layouts: tuple[Layout, ...] = ()
+    images: list[Image.Image] = []
+
+    def render() -> tuple[bool, str]:
+        nonlocal layouts
+        benchmark = load_benchmark("shapes-real")
+        layouts = checked_layouts(benchmark, _SCENES)
+        requests = make_requests(benchmark, layouts, seed=0, sampling=SamplingSettings())
+        renders = {one.image_key: one.image for one in session.generator("real-images").generate(requests)}
+        images.extend(renders[layout.image_key] for layout in layouts)
+        return True, f"{len(images)} images"
+
+    yield _guarded("real images of shapes-real", render)
+    if images:
+        yield _guarded("detector shapes-yolo", lambda: _check_detector(session, layouts, images))
+        yield _guarded("image-text model shapes-clip", lambda: _check_image_text(session, layouts, images))
+        yield _guarded("feature extractor shapes-features", lambda: _check_features(session, images))
     for model in ("reference", "text-only"):
         yield _guarded(f"model {model}", lambda model=model: _check_model(session, model))  # type: ignore[misc]
 

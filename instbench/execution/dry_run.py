@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from instbench.execution.generate import pending_requests
+from instbench.execution.local import check_folder
 from instbench.execution.plan import Plan, make_requests
 from instbench.runs.store import RunFolder
 
@@ -26,13 +27,9 @@ def describe(plan: Plan, folder: Path, *, fresh: bool = False) -> dict[str, Any]
     Raises:
         InputError: If the folder holds something else.
     """
-    run = RunFolder(folder)
-    run.check_usable()
+    check_folder(plan, folder, fresh=fresh)
     requests = make_requests(plan.benchmark, plan.layouts, seed=plan.settings.seed, sampling=plan.sampling)
-    to_make = len(requests)
-    if not fresh:
-        run.check_identity(plan.identity.model_dump(mode="json"))
-        to_make = len(pending_requests(run, requests))
+    to_make = len(requests if fresh else pending_requests(RunFolder(folder), requests))
     sampling = {name: value for name, value in plan.identity.sampling.items() if value is not None}
     return {
         "benchmark": f"{plan.benchmark.name} v{plan.benchmark.version} {plan.benchmark.edition}",

@@ -57,7 +57,9 @@ def generate_images(
 
     Raises:
         InputError: If the generator answers with a wrong key or size.
-        Exception: What the generator raises, if it has made no image of this run and fails on the first.
+        OSError: If the disk is full or the folder cannot be written.
+        Exception: What the generator raises, if it has made no image of this run and fails on the first
+            three.
     """
     pending = pending_requests(folder, requests)
     summary = GenerationSummary(made=0, kept=len(requests) - len(pending), failed=[])
@@ -102,10 +104,13 @@ class _Batches:
             except InputError:
                 raise
             except Exception as error:
+                left = list(open_requests.values())
                 if self.batch_size > 1 and (_out_of_memory(error) or len(batch) > 1):
-                    yield from self._retry(list(open_requests.values()), error)
+                    yield from self._retry(left, error)
+                elif left:
+                    yield self._failure(left[0], error)
                 else:
-                    yield self._failure(batch[0], error)
+                    logger.warning("the model failed after its last image: %s", error)
             position += len(batch)
 
     def _answers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from instbench.benchmarks.schema import Benchmark, CocoData, ShapesData
@@ -114,8 +115,19 @@ def _cached_sha256(layouts: tuple[Layout, ...]) -> str:
     return layouts_sha256(layouts)
 
 
-def dataset_identity(benchmark: Benchmark) -> dict[str, Any]:
-    """What identifies the data of a benchmark: names for the built-in worlds, hashes for files."""
+def dataset_identity(benchmark: Benchmark, layouts: Sequence[Layout]) -> dict[str, Any]:
+    """What identifies the data of a benchmark: names for the built-in worlds, hashes for files.
+
+    Args:
+        benchmark: The benchmark.
+        layouts: Its layouts. Their real images are the ceiling's pictures and the reference of FID.
+
+    Returns:
+        Plain JSON values.
+
+    Raises:
+        InputError: If a file cannot be read.
+    """
     data = benchmark.dataset
     if isinstance(data, ShapesData):
         return data.model_dump(mode="json", include={"kind", "world", "split", "count"})
@@ -123,8 +135,19 @@ def dataset_identity(benchmark: Benchmark) -> dict[str, Any]:
         "kind": data.kind,
         "annotations_sha256": _file_hash("--annotations", data.annotations),
         "captions_sha256": None if data.captions is None else _file_hash("--captions", data.captions),
+        "images_sha256": None if data.images is None else _images_hash(layouts),
         "count": data.count,
     }
+
+
+def _images_hash(layouts: Sequence[Layout]) -> str:
+    """One hash over the real images of the layouts; one that is not there counts as such."""
+    hashes = {}
+    for layout in layouts:
+        path = None if layout.source_path is None else Path(layout.source_path)
+        known = path is not None and path.is_file()
+        hashes[layout.image_key] = _file_hash("--images", path) if known else None
+    return sha256_bytes(canonical_json(hashes).encode())
 
 
 def _file_hash(option: str, path: Any) -> str:

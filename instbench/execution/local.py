@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from instbench.benchmarks.schema import Benchmark
 from instbench.errors import InputError
 from instbench.execution.catalog import asked_attributes
@@ -26,7 +28,7 @@ from instbench.runs.lock import RunLock
 from instbench.runs.records import ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
 
-__all__ = ["RunOutcome", "execute", "rescore"]
+__all__ = ["RunOutcome", "check_folder", "execute", "rescore"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,23 @@ class RunOutcome:
     made: int
     kept: int
     failed: tuple[str, ...]
+
+
+def check_folder(plan: Plan, folder: Path, *, fresh: bool = False) -> None:
+    """Checks that a plan may run in a folder, without writing anything.
+
+    Args:
+        plan: The plan.
+        folder: The run folder.
+        fresh: Whether a run that is in it will be deleted.
+
+    Raises:
+        InputError: If the folder holds something else, or another run and `fresh` is not set.
+    """
+    run = RunFolder(folder)
+    run.check_usable()
+    if not fresh:
+        run.check_identity(plan.identity.model_dump(mode="json"))
 
 
 def execute(
@@ -78,7 +97,7 @@ def execute(
         identity = plan.identity.model_dump(mode="json")
         record = run.check_identity(identity) or _new_record(plan)
         run.prepare()
-        record.status, record.error = "started", None
+        before, record.status, record.error = record.status, "started", None
         _save(run, record)
         with _recorded(run, record):
             with _timed(record, "plan"):
@@ -97,7 +116,7 @@ def execute(
         failed = tuple(made.failed)
         if failed:
             record.status, record.error = "error", f"{len(failed)} images could not be made"
-        elif score:
+        elif score or (before == "success" and not made.made):
             record.status = "success"
         _save(run, record)
     return RunOutcome(folder, results, made.made, made.kept, failed)
@@ -124,19 +143,27 @@ def rescore(folder: Path, session: Session) -> RunOutcome:
     with RunLock(folder):
         run.prepare()
         layouts = _read_layouts(run, record)
-        benchmark = Benchmark.model_validate(record.benchmark)
+        try:
+            benchmark = Benchmark.model_validate(record.benchmark)
+            identity = IdentityV1.model_validate(record.identity)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise InputError(f"{run.run_json}: field {field}: {first['msg']}; make the run again") from None
         evaluators = session.evaluators(benchmark)
-        identity = IdentityV1.model_validate({**record.identity, "evaluators": evaluators.identity()})
+        identity = identity.model_copy(update={"evaluators": evaluators.identity()})
         record.identity = identity.model_dump(mode="json")
         record.identity_sha256 = identity.sha256()
         with _recorded(run, record):
             results = _observe_and_score(run, record, benchmark, layouts, evaluators, session)
-        missing = results.counts["images_missing"]
+        keys = [layout.image_key for layout in layouts]
+        missing = tuple(key for key in keys if not run.has_image(key, benchmark.canvas_size))
+        record.counts = {"images": len(keys), "images_failed": len(missing)}
         record.status, record.error = "success", None
         if missing:
-            record.status, record.error = "error", f"{missing} images are missing"
+            record.status, record.error = "error", f"{len(missing)} images are missing"
         _save(run, record)
-    return RunOutcome(folder, results, 0, results.counts["images"] - missing, ("missing",) * missing)
+    return RunOutcome(folder, results, 0, len(keys) - len(missing), missing)
 
 
 def _observe_and_score(

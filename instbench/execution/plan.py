@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from instbench import defaults
 from instbench._version import __version__
-from instbench.benchmarks.schema import Benchmark, CocoData
+from instbench.benchmarks.schema import Benchmark, CocoData, SamplingSpec
 from instbench.errors import InputError
 from instbench.execution.catalog import check_metrics
 from instbench.execution.layouts import checked_layouts, dataset_identity, layouts_sha256
@@ -124,6 +126,7 @@ def make_plan(
     check_generator(name, checkpoint)
     check_metrics(benchmark)
     layouts = checked_layouts(benchmark, settings.limit)
+    sampling = _merged(benchmark, settings.sampling)
     generator = session.generator(name, checkpoint)
     conditions = frozenset(benchmark.conditions)
     missing = conditions - frozenset(generator.conditions)
@@ -132,14 +135,14 @@ def make_plan(
         raise InputError(
             f"model {name!r} cannot be shown {', '.join(sorted(missing))}, which {benchmark.name} needs"
         )
-    sampling = generator.resolve_sampling(_merged(benchmark, settings.sampling))
+    sampling = generator.resolve_sampling(sampling)
     evaluators = session.evaluators(benchmark)
     identity = IdentityV1(
         benchmark=benchmark.name,
         benchmark_version=benchmark.version,
         edition=benchmark.edition,
         protocol_sha256=benchmark.protocol_sha256(),
-        dataset=dataset_identity(benchmark),
+        dataset=dataset_identity(benchmark, layouts),
         layouts_sha256=layouts_sha256(layouts),
         layouts_count=len(layouts),
         conditions=tuple(sorted(str(condition) for condition in conditions)),
@@ -157,7 +160,12 @@ def _merged(benchmark: Benchmark, asked: SamplingSettings) -> SamplingSettings:
     """The user's settings over the benchmark's; what stays None is the model's choice."""
     fixed = benchmark.sampling.model_dump()
     fixed.update({name: value for name, value in asdict(asked).items() if value is not None})
-    return SamplingSettings(**fixed)
+    try:
+        return SamplingSettings(**SamplingSpec.model_validate(fixed).model_dump())
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        raise InputError(f"--{name.replace('_', '-')} {fixed[name]}: {first['msg']}") from None
 
 
 def make_requests(

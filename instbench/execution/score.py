@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -238,13 +239,19 @@ def _start_rows(context: ScoreContext) -> None:
 def _name_failures(context: ScoreContext) -> None:
     """Names the first thing that is wrong with each scored instance."""
     for row in context.rows.values():
-        if row["not_scored"] is not None or row["found"] is None:
-            continue
-        if row["hit"] is False:
-            row["failure"] = "point missed" if row["found"] else "not found"
-        elif not row["found"]:
-            row["failure"] = "not found"
-        elif row["color_seen"] not in (None, row["asked_color"]):
-            row["failure"] = "wrong color"
-        elif row["texture_seen"] not in (None, row["asked_texture"]):
-            row["failure"] = "wrong texture"
+        if row["not_scored"] is None and row["found"] is not None:
+            row["failure"] = _failure(row)
+
+
+def _failure(row: Mapping[str, Any]) -> str | None:
+    # `found` asks for an overlap with the annotated box. Where a point or scribble was asked for, the size is
+    # free: an object that covers it is there, whatever its box.
+    if not (row["found"] or row["hit"] or row["share"]):
+        return "not found"
+    if row["hit"] is False:
+        return "point missed"
+    if row["color_seen"] not in (None, row["asked_color"]):
+        return "wrong color"
+    if row["texture_seen"] not in (None, row["asked_texture"]):
+        return "wrong texture"
+    return None

@@ -22,6 +22,8 @@ from instbench.runs.records import MetricRecord
 __all__ = ["attribute_accuracy", "average_precision", "fid", "mask_iou", "points_in_mask"]
 
 NO_MASKS = "the detector gives no masks"
+NO_REFERENCE = "no real images to compare with; give --images"
+BROKEN_REFERENCE = "a real image is missing or unreadable"
 _FEWEST_FOR_FID = 2
 
 
@@ -209,7 +211,8 @@ def fid(context: ScoreContext) -> MetricRecord:
     else:
         real = reference.features(extractor)
         if real is None:
-            reasons["no real images to compare with; give --images"] = n_images
+            complete = all(layout.source_path for layout in context.layouts)
+            reasons[BROKEN_REFERENCE if complete else NO_REFERENCE] = n_images
     record.reasons = dict(sorted(reasons.items()))
     if real is None:
         return record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from importlib.resources import files
@@ -10,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from instbench.errors import InputError
+from instbench.runs.atomic import sha256_file
 
 __all__ = ["SHIPPED_WEIGHTS", "hash_files", "pipeline_folder", "read_index"]
 
 SHIPPED_WEIGHTS = "weights/shapes"
 _PIPELINE = "InstanceDiffusionPipeline"
 _HASHED = {".safetensors", ".json", ".txt", ".model"}
-_CHUNK = 2**20
 
 
 def pipeline_folder(checkpoint: Path | None) -> Path:
@@ -80,11 +79,4 @@ def hash_files(folder: Path, names: Iterable[Path] | None = None) -> dict[str, s
     """
     if names is None:
         names = (path for path in folder.rglob("*") if path.is_file() and path.suffix in _HASHED)
-    digests = {}
-    for path in sorted(names):
-        digest = hashlib.sha256()
-        with path.open("rb") as handle:
-            while block := handle.read(_CHUNK):
-                digest.update(block)
-        digests[path.relative_to(folder).as_posix()] = digest.hexdigest()
-    return digests
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in sorted(names)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +12,7 @@ from instbench.generators.base import GeneratedImage, GenerationRequest, Samplin
 from instbench.generators.checkpoint import hash_files
 from instbench.generators.pictures import RESIZE_RULE, open_picture, to_canvas
 from instbench.layouts.types import Condition, Layout
+from instbench.runs.atomic import canonical_json, sha256_bytes
 
 __all__ = ["ImageFolderGenerator"]
 
@@ -49,8 +48,7 @@ class ImageFolderGenerator:
     @cached_property
     def _digest(self) -> str:
         names = [path for paths in self._files.values() for path in paths]
-        digests = hash_files(self._folder, names)
-        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+        return sha256_bytes(canonical_json(hash_files(self._folder, names)).encode())
 
     def identity(self) -> Mapping[str, Any]:
         """Kind, resize rule and one SHA-256 over the names and contents of all images."""

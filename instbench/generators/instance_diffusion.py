@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instbench.devices import resolve_device
 from instbench.errors import InputError
 from instbench.generators.base import GeneratedImage, GenerationRequest, SamplingSettings
 from instbench.generators.checkpoint import hash_files, pipeline_folder, read_index
@@ -83,23 +84,11 @@ class InstanceDiffusionGenerator:
     @cached_property
     def _placement(self) -> tuple[str, str]:
         """Device and dtype in use."""
-        import torch
-
-        device = self._device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-            if device == "cpu" and torch.backends.mps.is_available():
-                device = "mps"
-        try:
-            kind = torch.device(device).type
-        except RuntimeError:
-            raise InputError(f"--device {device}: unknown; write cpu, cuda, cuda:1 or mps") from None
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise InputError(f"--device {device}: there is no CUDA device here; use --device cpu")
+        device = resolve_device(self._device, mps=True)
         dtype = self._dtype
         if dtype == "auto":
-            dtype = "float16" if kind == "cuda" else "float32"
-        return device, dtype
+            dtype = "float16" if device.type == "cuda" else "float32"
+        return str(device), dtype
 
     @cached_property
     def _hashes(self) -> dict[str, str]:

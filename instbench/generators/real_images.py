@@ -22,23 +22,12 @@ class RealImagesGenerator:
     """Gives back the image that a layout was made from.
 
     Layouts read with an images folder carry the path of their image; Shapes layouts are rendered.
-
-    Args:
-        folder: Take images from this folder instead, by the name of the layout's source file.
-
-    Raises:
-        InputError: If the folder does not exist.
     """
 
     conditions: frozenset[Condition] = frozenset(Condition)
 
-    def __init__(self, folder: Path | None = None) -> None:
-        if folder is not None and not folder.is_dir():
-            raise InputError(f"{folder}: no such folder; give the folder of the real images")
-        self._folder = folder
-
     def identity(self) -> Mapping[str, Any]:
-        """Kind and resize rule; which images they are is said by the layouts."""
+        """Kind and resize rule; which images they are is said by the data's part of a run's identity."""
         return {"kind": "real-images", "resize": RESIZE_RULE}
 
     def resolve_sampling(self, settings: SamplingSettings) -> SamplingSettings:
@@ -57,9 +46,8 @@ class RealImagesGenerator:
 
     def _picture(self, layout: Layout) -> Image.Image:
         if layout.source_path is not None:
-            path = Path(layout.source_path)
-            return open_picture(path if self._folder is None else self._folder / path.name)
-        if self._folder is None and layout.dataset.startswith("shapes"):
+            return open_picture(Path(layout.source_path))
+        if layout.dataset.startswith("shapes"):
             from instbench.datasets.shapes import shapes_dataset
 
             world, _, split = layout.dataset.rpartition("-")

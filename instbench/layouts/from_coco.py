@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from instbench.errors import InputError
+from instbench.layouts.geometry import boxes_xywh_to_xyxy, boxes_xyxy_to_relative, clip_boxes_xyxy
 from instbench.layouts.prompts import (
     PROMPT_RULES,
     Attribute,
@@ -255,11 +256,9 @@ class _Builder:
     def _box(
         annotation: CocoAnnotation, image: CocoImage, *, clip: bool
     ) -> tuple[float, float, float, float]:
-        x, y, width, height = annotation.bbox_xywh
-        corners = [x / image.width, y / image.height, (x + width) / image.width, (y + height) / image.height]
-        if clip:
-            corners = [min(max(value, 0.0), 1.0) for value in corners]
-        x0, y0, x1, y1 = corners
+        corners = boxes_xywh_to_xyxy(annotation.bbox_xywh)
+        relative = boxes_xyxy_to_relative(corners, image.width, image.height)
+        x0, y0, x1, y1 = (clip_boxes_xyxy(relative) if clip else relative).tolist()
         return x0, y0, x1, y1
 
 

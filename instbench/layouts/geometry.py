@@ -1,4 +1,4 @@
-"""Conversions between relative and pixel coordinates, and small box arithmetic.
+"""Conversions between relative and pixel coordinates, and between forms of boxes.
 
 Relative coordinates run from 0 to 1 over the whole canvas, x to the right and y down; pixel ``i``
 covers the interval [i, i + 1) and has its centre at ``i + 0.5``. All functions take array-likes and
@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "box_area",
     "boxes_xywh_to_xyxy",
     "boxes_xyxy_to_pixels",
     "boxes_xyxy_to_relative",
@@ -50,13 +49,6 @@ def boxes_xyxy_to_xywh(boxes_xyxy: ArrayLike) -> FloatArray:
 def clip_boxes_xyxy(boxes_xyxy: ArrayLike, width: float = 1.0, height: float = 1.0) -> FloatArray:
     """Boxes [..., 4] clipped to a width x height canvas; a box outside gets zero area on the border."""
     return np.clip(_as_boxes(boxes_xyxy), 0.0, np.array([width, height, width, height], dtype=np.float64))
-
-
-def box_area(boxes_xyxy: ArrayLike) -> FloatArray:
-    """Areas [...] of corner boxes [..., 4]; 0 where a box has no extent."""
-    sides = np.maximum(boxes_xyxy_to_xywh(boxes_xyxy)[..., 2:], 0.0)
-    area: FloatArray = np.asarray(sides[..., 0] * sides[..., 1], dtype=np.float64)
-    return area
 
 
 def points_to_pixels(points_xy: ArrayLike, width: float, height: float) -> FloatArray:

@@ -21,7 +21,6 @@ from instbench.layouts.types import MaskRLE
 __all__ = [
     "MAX_SIDE",
     "area",
-    "bounding_box",
     "check",
     "check_polygons",
     "decode",
@@ -132,12 +131,6 @@ def decode(rle: MaskRLE) -> NDArray[np.bool_]:
 def area(rle: MaskRLE) -> int:
     """Number of pixels of a mask."""
     return int(sum(run_lengths(rle.counts)[1::2]))
-
-
-def bounding_box(rle: MaskRLE) -> tuple[float, float, float, float]:
-    """Tight box (x, y, width, height) in mask pixels; zeros for an empty mask."""
-    x, y, width, height = (float(value) for value in coco_mask.toBbox(to_coco(rle)))
-    return x, y, width, height
 
 
 def to_coco(rle: MaskRLE) -> dict[str, Any]:

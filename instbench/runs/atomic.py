@@ -62,8 +62,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Appends one line and syncs it; a line torn by a crash is the reader's to skip."""
-    with path.open("ab") as stream:
+    """Appends one line and syncs it; a line torn by a crash is closed first, and the reader's to skip."""
+    with path.open("a+b") as stream:
+        if stream.tell() > 0:
+            stream.seek(-1, os.SEEK_END)
+            if stream.read(1) != b"\n":
+                stream.write(b"\n")
         stream.write(line.encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())

@@ -41,7 +41,7 @@ class RunRecord(_Record):
         versions: Versions of the packages.
         environment: Facts about the machine.
         timings: Seconds per stage, summed over all calls.
-        counts: Images asked, made and failed.
+        counts: Images asked and failed.
         error: One line, if the last call failed.
         started_at: ISO time in UTC of the first call.
         updated_at: ISO time in UTC of the last write.

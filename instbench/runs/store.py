@@ -14,7 +14,13 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from instbench.errors import InputError
-from instbench.runs.atomic import append_line, remove_temporary, write_bytes, write_json
+from instbench.runs.atomic import (
+    TEMPORARY_PREFIX,
+    append_line,
+    remove_temporary,
+    write_bytes,
+    write_json,
+)
 from instbench.runs.identity import identity_differences
 from instbench.runs.lock import LOCK_NAME
 from instbench.runs.records import ResultsRecord, RunRecord, read_record
@@ -62,6 +68,7 @@ class RunFolder:
             raise InputError(f"{self.root}: is a file, not a folder; choose another -o")
         if not self.root.is_dir() or self.run_json.exists():
             return
+        # Without run.json nobody knows what made the pictures in here; they must not pass for ours.
         strangers = [path.name for path in self._content() if not self._is_ours(path)]
         if strangers:
             raise InputError(
@@ -96,9 +103,10 @@ class RunFolder:
         return record
 
     def clear(self) -> None:
-        """Deletes our own files, and only those; anything else stays where it is."""
-        for name in _FILES:
-            (self.root / name).unlink(missing_ok=True)
+        """Deletes our own files, and only those; anything else stays where it is.
+
+        ``run.json`` goes last: as long as pictures are left, the folder says which run they belong to.
+        """
         for name, pattern in _FOLDERS.items():
             folder = self.root / name
             if folder.is_symlink() or not folder.is_dir():
@@ -107,13 +115,17 @@ class RunFolder:
                 if path.is_file() and pattern.fullmatch(path.name):
                     path.unlink()
         shutil.rmtree(self.observations / "parts", ignore_errors=True)
+        for name in reversed(_FILES):
+            (self.root / name).unlink(missing_ok=True)
 
     def _content(self) -> list[Path]:
         return [path for path in self.root.iterdir() if path.name != LOCK_NAME]
 
     @staticmethod
     def _is_ours(path: Path) -> bool:
-        return path.name in _FILES or path.name in _FOLDERS or path.name.startswith(".tmp-")
+        if path.name in _FOLDERS:
+            return path.is_dir() and not any(path.iterdir())
+        return path.name in _FILES or path.name.startswith(TEMPORARY_PREFIX)
 
     # -- records
 

@@ -165,7 +165,8 @@ def shapes_dataset(world: str = "shapes", split: str = "val", count: int | None 
 def export_coco(world: str, split: str, count: int | None, directory: Path) -> Path:
     """Writes a split as a COCO-format folder: ``images/*.png``, ``instances.json``, ``captions.json``.
 
-    A folder that is already complete is left alone; an incomplete one is continued.
+    A folder that is already complete is left alone; an incomplete one (marked ``STARTED``, not yet ``DONE``)
+    is continued.
 
     Args:
         world: World name.
@@ -177,19 +178,28 @@ def export_coco(world: str, split: str, count: int | None, directory: Path) -> P
         The folder.
 
     Raises:
-        InputError: If the folder holds another export, or an argument is wrong.
+        InputError: If the folder holds another export or other files, or an argument is wrong.
     """
     from instbench.progress import track  # deferred: rich is not needed for anything else here
 
     dataset = shapes_dataset(world, split, count)
-    stamp = directory / "DONE"
+    started, stamp = directory / "STARTED", directory / "DONE"
     label = f"{dataset.name} {dataset.count}\n"
-    if stamp.exists():
-        if stamp.read_text(encoding="utf-8") == label:
-            return directory
-        raise InputError(
-            f"{directory}: holds another export ({stamp.read_text(encoding='utf-8').strip()}); choose an empty folder"
-        )
+    for mark in (stamp, started):
+        if mark.exists():
+            found = mark.read_text(encoding="utf-8")
+            if found != label:
+                raise InputError(
+                    f"{directory}: holds another export ({found.strip()}); choose an empty folder"
+                )
+            if mark == stamp:
+                return directory
+            break
+    else:
+        if directory.is_dir() and any(directory.iterdir()):
+            raise InputError(f"{directory}: holds other files; choose an empty folder")
+        directory.mkdir(parents=True, exist_ok=True)
+        started.write_text(label, encoding="utf-8")
     (directory / "images").mkdir(parents=True, exist_ok=True)
 
     def painted() -> Iterator[tuple[int, Scene]]:
@@ -210,5 +220,5 @@ def export_coco(world: str, split: str, count: int | None, directory: Path) -> P
             handle.flush()
             os.fsync(handle.fileno())
         partial.replace(directory / name)
-    stamp.write_text(label, encoding="utf-8")
+    started.replace(stamp)
     return directory

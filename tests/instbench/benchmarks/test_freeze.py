@@ -2,9 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from instbench.benchmarks import load_benchmark
 from instbench.benchmarks.freeze import freeze
-from instbench.benchmarks.loading import BENCHMARK_FOLDER
+from instbench.benchmarks.loading import BENCHMARK_FOLDER, read_benchmark
 from instbench.errors import InputError
 from instbench.execution.layouts import checked_layouts
 from tests.instbench.fakes import write_benchmark
@@ -16,9 +15,9 @@ def test_freeze_changes_the_checksum_and_nothing_else(tmp_path):
     path = tmp_path / "small.yaml"
     path.write_text(small)
     with pytest.raises(InputError, match="changed"):
-        checked_layouts(load_benchmark(str(path)))
+        checked_layouts(read_benchmark(path))
     digest = freeze(path)
-    assert len(checked_layouts(load_benchmark(str(path)))) == 4
+    assert len(checked_layouts(read_benchmark(path))) == 4
     before, after = small.splitlines(), path.read_text().splitlines()
     changed = [line for line, other in zip(after, before, strict=True) if line != other]
     assert changed == [f'  layouts_sha256: "{digest}"']

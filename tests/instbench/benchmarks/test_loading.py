@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from instbench.benchmarks import benchmark_names, load_benchmark
+from instbench.benchmarks.loading import benchmark_files
 from instbench.errors import InputError
 from instbench.execution.catalog import METRICS, asked_attributes
 from instbench.execution.layouts import checked_layouts
@@ -77,3 +78,11 @@ def test_prose_is_no_part_of_the_protocol_but_metrics_are(tmp_path):
     assert other.protocol_sha256() == benchmark.protocol_sha256()
     fewer = benchmark.model_copy(update={"metrics": benchmark.metrics[:1]})
     assert fewer.protocol_sha256() != benchmark.protocol_sha256()
+
+
+def test_a_file_of_ones_own_may_not_take_a_known_name(tmp_path):
+    path = write_benchmark(tmp_path, name="shapes-box")
+    with pytest.raises(InputError, match="'shapes-box' is the name of another benchmark"):
+        load_benchmark(str(path))
+    known = benchmark_files()["shapes-box"]["strict"]
+    assert load_benchmark(str(known)) == load_benchmark("shapes-box")

@@ -83,7 +83,16 @@ def test_a_missing_checkpoint_is_named(tmp_path, monkeypatch, capsys, fakes):
 )
 def test_bad_numbers_are_refused_by_the_parser(capsys, option, value):
     assert main(["run", "shapes-box", "-o", "x", option, value]) == 2
-    assert option in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: argument {option}: ")
+    assert error.endswith("see `instbench run --help`\n")
+    assert error.count("\n") == 1
+
+
+def test_a_missing_or_unknown_verb_is_one_line(capsys):
+    for arguments in ([], ["nope"], ["run"]):
+        assert main(arguments) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,9 @@ def test_the_demo_prints_one_table_and_paths(tmp_path, monkeypatch, capsys, stan
     made = len(stand_ins.made)
     assert main(["demo", "-o", str(tmp_path / "demo"), "--limit", "2"]) == 0
     assert len(stand_ins.made) == made
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--limit", "1"]) == 2
+    assert "--fresh" in capsys.readouterr().err
+    assert main(["demo", "-o", str(tmp_path / "demo"), "--limit", "1", "--fresh"]) == 0
 
 
 def test_the_doctor_fails_loudly_where_a_network_sees_nothing(capsys, monkeypatch, stand_ins):

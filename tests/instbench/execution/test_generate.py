@@ -125,3 +125,13 @@ def test_missing_answers_are_failures(requests, run):
     requests_all = requests
     summary = generate_images(run, Lazy(), requests, 3)
     assert summary.failed == [requests[1].layout.image_key]
+
+
+def test_an_error_after_the_last_image_costs_no_image(requests, run):
+    class FailsLate(FakeGenerator):
+        def generate(self, requests):
+            yield from super().generate(requests)
+            raise ValueError("late")
+
+    summary = generate_images(run, FailsLate(), requests, 1)
+    assert (summary.made, summary.failed) == (len(requests), [])

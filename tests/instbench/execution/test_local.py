@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image, ImageDraw
 
 from instbench import api
 from instbench.errors import InputError
@@ -16,7 +17,7 @@ from instbench.registry import GENERATORS, Entry
 from instbench.runs import atomic
 from instbench.runs.records import RunRecord
 from instbench.runs.store import RunFolder
-from tests.instbench.fakes import FakeDetector, FakeGenerator, write_benchmark, write_coco
+from tests.instbench.fakes import PALETTE, FakeDetector, FakeGenerator, write_benchmark, write_coco
 
 
 @pytest.fixture
@@ -210,6 +211,7 @@ def test_score_observes_again_only_what_changed(toy, tmp_path, fakes):
     [outcome] = api.score(tmp_path / "run")
     assert outcome.results is not None
     assert outcome.results.counts["images_missing"] == 1
+    assert outcome.failed == ("000000000012",)
 
 
 def test_altered_layouts_are_refused_by_score(toy, tmp_path, fakes):
@@ -310,3 +312,99 @@ def test_an_error_is_left_in_the_record(toy, tmp_path, fakes):
         api.run(toy, tmp_path / "run", model="fake")
     record = RunRecord.model_validate(json.loads((tmp_path / "run" / "run.json").read_text()))
     assert (record.status, record.error) == ("error", "ValueError: broken model")
+
+
+def test_other_real_images_are_another_run(toy, tmp_path, fakes):
+    own = {"annotations": write_coco(tmp_path / "own"), "images": tmp_path / "own" / "real"}
+    api.run(toy, tmp_path / "run", model="fake", **own)
+    api.run(toy, tmp_path / "run", model="fake", **own)
+    picture = tmp_path / "own" / "real" / "12.png"
+    Image.new("RGB", (96, 48)).save(picture)
+    with pytest.raises(InputError, match=r"dataset\.images_sha256"):
+        api.run(toy, tmp_path / "run", model="fake", **own)
+    picture.unlink()
+    with pytest.raises(InputError, match=r"dataset\.images_sha256"):
+        api.run(toy, tmp_path / "run", model="fake", **own)
+    [outcome] = api.run(toy, tmp_path / "run2", model="fake", **own)
+    assert outcome.results is not None
+    assert outcome.results.metrics["fid"].reasons == {"a real image is missing or unreadable": 5}
+
+
+def test_score_finds_the_real_images_from_another_folder(toy, tmp_path, fakes, monkeypatch):
+    write_coco(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    api.run(toy, "run", model="fake", annotations="own/instances.json", images="own/real")
+    before = files(tmp_path / "run")
+    monkeypatch.chdir("/")
+    [outcome] = api.score(tmp_path / "run", session=Session())
+    assert outcome.results is not None
+    assert outcome.results.metrics["fid"].value is not None
+    assert files(tmp_path / "run") == before
+
+
+def test_generate_on_a_finished_run_leaves_it_finished(toy, tmp_path, fakes):
+    api.run(toy, tmp_path / "run", model="fake")
+    api.generate(toy, tmp_path / "run", model="fake")
+    run = RunFolder(tmp_path / "run")
+    assert run.read_run().status == "success"
+    run.image_path("000000000012").unlink()
+    api.generate(toy, tmp_path / "run", model="fake")
+    assert run.read_run().status == "started"
+
+
+def test_score_of_a_damaged_record_is_one_line(toy, tmp_path, fakes):
+    api.run(toy, tmp_path / "run", model="fake")
+    path = tmp_path / "run" / "run.json"
+    record = json.loads(path.read_text())
+    record["benchmark"]["canvas_size"] = "large"
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"run\.json: field canvas_size: .*make the run again"):
+        api.score(tmp_path / "run")
+
+
+def test_all_folders_are_checked_before_the_first_image(tmp_path, fakes):
+    names = [str(write_benchmark(tmp_path, name=name)) for name in ("toy-a", "toy-b")]
+    (tmp_path / "runs" / "toy-b").mkdir(parents=True)
+    (tmp_path / "runs" / "toy-b" / "thesis.tex").write_text("x")
+    with pytest.raises(InputError, match=r"thesis\.tex"):
+        api.run(names, tmp_path / "runs", model="fake")
+    assert fakes.generator.made == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mis": 1.0}, r"--mis 1\.0: "),
+        ({"guidance_scale": float("nan")}, "--guidance-scale nan: "),
+        ({"num_inference_steps": 0}, "--num-inference-steps 0: "),
+    ],
+)
+def test_sampling_settings_out_of_range_are_refused_before_networks_load(
+    toy, tmp_path, fakes, settings, message
+):
+    with pytest.raises(InputError, match=message):
+        api.run(toy, tmp_path / "run", model="fake", sampling=SamplingSettings(**settings))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_object_on_the_point_is_no_failure_whatever_its_size(tmp_path, fakes):
+    class Small(FakeGenerator):
+        """Draws a dot on each asked point: far too small for the annotated box."""
+
+        def draw(self, request):
+            image = super().draw(request)
+            pen = ImageDraw.Draw(image)
+            for one in request.layout.instances:
+                x, y = (int(value * request.canvas_size) for value in one.point_xy)
+                pen.rectangle((x, y, x, y), fill=PALETTE[one.category])
+            return image
+
+    fakes.generator = Small()
+    metrics = [{"name": "point_hit_rate"}]
+    toy = str(write_benchmark(tmp_path, conditions=["point"], metrics=metrics))
+    [outcome] = api.run(toy, tmp_path / "run", model="fake")
+    assert outcome.results is not None
+    assert outcome.results.metrics["point_hit_rate"].value == 1.0
+    rows = pd.read_parquet(tmp_path / "run" / "instances.parquet")
+    assert not rows["found"].any()
+    assert rows["failure"].isna().all()

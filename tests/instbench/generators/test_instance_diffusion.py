@@ -154,7 +154,7 @@ def test_wrong_checkpoints_are_named(tmp_path):
     index.write_text('{"_class_name": "StableDiffusionPipeline"}')
     with pytest.raises(InputError, match="StableDiffusionPipeline, not an InstanceDiffusionPipeline"):
         pipeline_folder(tmp_path)
-    with pytest.raises(InputError, match="instbench convert"):
+    with pytest.raises(InputError, match="is a single file; give a pipeline folder"):
         pipeline_folder(index)
 
 

@@ -96,9 +96,3 @@ def test_decode_refuses_runs_that_do_not_fit() -> None:
         rle.decode(MaskRLE(height=5, width=5, counts=counts))
     with pytest.raises(InputError, match="pixels a side"):
         rle.decode(MaskRLE(height=10**6, width=10**6, counts=counts))
-
-
-def test_bounding_box_is_tight() -> None:
-    mask = np.zeros((10, 10), dtype=bool)
-    mask[2:5, 3:9] = True
-    assert rle.bounding_box(rle.encode(mask)) == (3.0, 2.0, 6.0, 3.0)

@@ -86,3 +86,38 @@ def test_a_broken_run_json_is_one_line(run):
     run.run_json.write_text("{}")
     with pytest.raises(InputError, match="field identity"):
         run.read_run()
+
+
+def test_pictures_without_a_record_are_not_taken_for_ours(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.prepare()
+    run.check_usable()
+    run.write_image("a", Image.new("RGB", (8, 8)))
+    with pytest.raises(InputError, match=r"no run \(images\)"):
+        run.check_usable()
+
+
+def test_an_interrupted_clear_still_says_which_run_the_pictures_are_of(run, monkeypatch):
+    run.write_run(RunRecord(identity={"seed": 1}, identity_sha256="x", model="m", benchmark={}))
+    for key in ("a", "b"):
+        run.write_image(key, Image.new("RGB", (8, 8)))
+    deleted = []
+
+    def unlink(path, missing_ok=False):
+        if deleted:
+            raise KeyboardInterrupt
+        deleted.append(path)
+
+    monkeypatch.setattr("pathlib.Path.unlink", unlink)
+    with pytest.raises(KeyboardInterrupt):
+        run.clear()
+    monkeypatch.undo()
+    with pytest.raises(InputError, match=r"seed \(1 there, 2 now\)"):
+        run.check_identity({"seed": 2})
+
+
+def test_a_line_after_a_torn_one_is_not_lost(run):
+    with run.images_jsonl.open("w") as stream:
+        stream.write('{"image_key": "b", "se')
+    run.log_image({"image_key": "a", "seed": 1})
+    assert run.read_image_log() == {"a": {"image_key": "a", "seed": 1}}

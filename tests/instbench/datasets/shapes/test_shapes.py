@@ -121,6 +121,23 @@ def test_export_is_complete_and_repeatable(tmp_path):
         export_coco("shapes", "val", 5, folder)
 
 
+def test_an_interrupted_export_goes_on_and_other_files_are_left_alone(tmp_path, monkeypatch):
+    folder = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        patch.setattr("instbench.datasets.shapes.dataset.render", lambda scene: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            export_coco("shapes", "val", 2, folder)
+    with pytest.raises(InputError, match=r"holds another export \(shapes-val 2\)"):
+        export_coco("shapes", "val", 3, folder)
+    assert len(list((export_coco("shapes", "val", 2, folder) / "images").iterdir())) == 2
+    assert not (folder / "STARTED").exists()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "instances.json").write_text("mine")
+    with pytest.raises(InputError, match="holds other files"):
+        export_coco("shapes", "val", 2, tmp_path / "mine")
+    assert (tmp_path / "mine" / "instances.json").read_text() == "mine"
+
+
 def test_bad_names_are_explained():
     with pytest.raises(InputError, match="did you mean 'shapes-hard'"):
         shapes_dataset("shape-hard", "val")
