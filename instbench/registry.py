@@ -170,6 +170,11 @@ GENERATORS = Registry(
             "instbench.generators.text_only:TextOnlyGenerator",
         ),
         Entry(
+            "reconstructions",
+            "the real images through the checkpoint's autoencoder",
+            "instbench.generators.reconstructions:ReconstructionsGenerator",
+        ),
+        Entry(
             "real-images",
             "ceiling: the real images at canvas size",
             "instbench.generators.real_images:RealImagesGenerator",

@@ -366,6 +366,26 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             images=result, seeds=drawn, unet_calls=calls, truncated=truncated
         )
 
+    @torch.no_grad()
+    def reconstruct(self, images: Sequence[Image.Image]) -> list[Image.Image]:
+        """Encodes and decodes pictures, one at a time: what the autoencoder alone loses.
+
+        Args:
+            images: RGB pictures whose sides are multiples of the autoencoder's factor.
+
+        Returns:
+            The reconstructions, same sizes.
+        """
+        restored: list[Image.Image] = []
+        for image in images:
+            pixels = self.image_processor.preprocess(image).to(self._execution_device, self.vae.dtype)
+            encoded = self.vae.encode(pixels)
+            # AutoencoderKL gives a distribution, AutoencoderDC the latents themselves.
+            latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latent
+            decoded = self.vae.decode(latents).sample.float()
+            restored.extend(self.image_processor.postprocess(decoded, output_type="pil"))
+        return restored
+
     def _finish(self, latents: Tensor, output_type: str) -> Any:
         """Decodes latents, few images at a time."""
         if output_type == "latent":

@@ -91,16 +91,20 @@ def run_demo(
 def draw_overlays(folder: Path, benchmark: str, limit: int) -> tuple[Path, ...]:
     """Draws what was asked and found for the first images of a run; returns the paths."""
     from instbench.execution.observe import read_detections
+    from instbench.layouts import restrict
     from instbench.layouts.drawing import asked_and_found
 
     run = RunFolder(folder)
     run.overlays.mkdir(exist_ok=True)
     found: dict[str, Detections] = read_detections(run)
     paths = []
-    for layout in checked_layouts(load_benchmark(benchmark), limit)[:_OVERLAYS_PER_RUN]:
+    protocol = load_benchmark(benchmark)
+    for layout in checked_layouts(protocol, limit)[:_OVERLAYS_PER_RUN]:
+        # Only what the model was shown belongs under "asked".
+        asked = restrict(layout, frozenset(protocol.conditions))
         if layout.image_key in found:
             with Image.open(run.image_path(layout.image_key)) as image:
-                picture = asked_and_found(image.convert("RGB"), layout, found[layout.image_key])
+                picture = asked_and_found(image.convert("RGB"), asked, found[layout.image_key])
             path = run.overlays / f"{layout.image_key}.png"
             with atomic_path(path) as temporary:
                 picture.save(temporary)

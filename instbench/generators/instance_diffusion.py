@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,23 @@ logger = logging.getLogger(__name__)
 
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
 _SMALL_CANVAS = 256
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Keeps the loaders' own progress bars and renaming notices out of ours."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for library in (diffusers_logging, transformers_logging):
+        library.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        for library in (diffusers_logging, transformers_logging):
+            library.enable_progress_bar()
 
 
 class InstanceDiffusionGenerator:
@@ -71,9 +90,10 @@ class InstanceDiffusionGenerator:
 
         dtype: torch.dtype = getattr(torch, self._placement[1])
         try:
-            pipeline = InstanceDiffusionPipeline.from_pretrained(
-                self.folder, torch_dtype=dtype, local_files_only=True
-            )
+            with _quiet_loading():
+                pipeline = InstanceDiffusionPipeline.from_pretrained(
+                    self.folder, torch_dtype=dtype, local_files_only=True
+                )
         except Exception as error:  # whatever a damaged folder makes the loaders raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder}: the checkpoint cannot be loaded ({reason})") from error
