@@ -1,7 +1,7 @@
 """Trains the grounded UNet on cached latents, alone or with several processes.
 
 One process: ``python -m reference_model.training unet --data DIR …``; several:
-``accelerate launch --cpu --num_processes 2 -m reference_model.training unet --data DIR …``.
+``ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 -m reference_model.training unet --data DIR …``.
 
 The schedule is warm-up, constant, linear cool-down. A run is resumed from its folder; the number of
 steps may be changed when resuming (longer or shorter), everything else must stay.
@@ -192,9 +192,8 @@ def embed_texts(folder: Path, text_encoder: Path, tokenizer: Path, output: Path)
     output.mkdir(parents=True, exist_ok=True)
     for name, rows in texts.items():
         tokens = words(rows, padding="max_length", truncation=True, return_tensors="pt").input_ids
-        shape = (len(rows), encoder.config.hidden_size)
-        if name == "captions":
-            shape = (len(rows), tokens.shape[1], encoder.config.hidden_size)
+        width = int(encoder.config.hidden_size)
+        shape = (len(rows), tokens.shape[1], width) if name == "captions" else (len(rows), width)
         partial = output / f"{name}.part.npy"
         states = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
         for start in range(0, len(rows), 256):
