@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
 
 __all__ = ["build_segmentation_model", "quiet_ultralytics"]
 
-_IMPORT_ENVIRONMENT = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
+_IMPORT_ENVIRONMENT = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false", "YOLO_AUTOINSTALL": "false"}
+# What ultralytics replaces for the whole process when it is imported. Its `PIL.Image.open` installs a package
+# by pip when it meets a damaged picture; nobody else's pictures may be read that way.
+_PATCHED = (
+    ("PIL.Image", "open"),
+    ("torch", "save"),
+    ("cv2", "imread"),
+    ("cv2", "imwrite"),
+    ("cv2", "imshow"),
+)
 _TOP_LEVEL_KEYS = frozenset(
     {
         "nc",
@@ -36,16 +46,20 @@ _TOP_LEVEL_KEYS = frozenset(
 
 @contextmanager
 def quiet_ultralytics() -> Iterator[None]:
-    """Keeps ultralytics from talking, going online and changing the environment while it is imported."""
+    """Keeps ultralytics from talking, going online, installing packages and patching other libraries on import."""
     if "ultralytics.utils" in sys.modules:
         yield
         return
     names = (*_IMPORT_ENVIRONMENT, "OMP_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
+    modules = {module: importlib.import_module(module) for module, _ in _PATCHED}
+    originals = {(module, name): getattr(modules[module], name) for module, name in _PATCHED}
     os.environ.update(_IMPORT_ENVIRONMENT)
     try:
         yield
     finally:
+        for (module, name), original in originals.items():
+            setattr(modules[module], name, original)
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
