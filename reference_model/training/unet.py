@@ -307,7 +307,7 @@ class _Trainer:
         self.muon.step()
         self.adam.step()
         self.ema.update(self.unet, step)
-        return float(loss), float(norm)
+        return loss.item(), float(norm)
 
     def save(self, folder: Path, step: int, seconds: float) -> None:
         """Saves a checkpoint (main process only)."""
