@@ -18,7 +18,7 @@ from instbench.generators.base import SamplingSettings
 from instbench.runs.store import RunFolder
 
 if TYPE_CHECKING:
-    from reference_model.checkpoints.conversion import Conversion
+    from reference_model.checkpoints.folders import Conversion
     from reference_model.checkpoints.whole import Weights
 
 __all__ = ["RunOutcome", "convert", "find_runs", "generate", "plan_runs", "run", "score"]

@@ -6,12 +6,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reference_model.checkpoints.conversion import Conversion, convert, publish
+    from reference_model.checkpoints.conversion import convert
     from reference_model.checkpoints.detect import CheckpointKind, identify
+    from reference_model.checkpoints.folders import Conversion
     from reference_model.checkpoints.gligen import gligen_from_original, gligen_to_original
     from reference_model.checkpoints.published import to_published, unet_config, unet_from_published
+    from reference_model.checkpoints.publishing import publish
     from reference_model.checkpoints.restricted import open_checkpoint
     from reference_model.checkpoints.tensors import CheckpointError
+    from reference_model.checkpoints.whole import read_first_convolution
 
 __all__ = [
     "CheckpointError",
@@ -23,6 +26,7 @@ __all__ = [
     "identify",
     "open_checkpoint",
     "publish",
+    "read_first_convolution",
     "to_published",
     "unet_config",
     "unet_from_published",
@@ -32,13 +36,14 @@ __all__ = [
 _HOMES = {
     "CheckpointError": "tensors",
     "CheckpointKind": "detect",
-    "Conversion": "conversion",
+    "Conversion": "folders",
     "convert": "conversion",
     "gligen_from_original": "gligen",
     "gligen_to_original": "gligen",
     "identify": "detect",
     "open_checkpoint": "restricted",
-    "publish": "conversion",
+    "publish": "publishing",
+    "read_first_convolution": "whole",
     "to_published": "published",
     "unet_config": "published",
     "unet_from_published": "published",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -132,7 +133,7 @@ class _Archive:
         self, storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...]
     ) -> Tensor:
         raw = torch.empty(storage.size * storage.dtype.itemsize, dtype=torch.uint8)
-        target = memoryview(raw.numpy())
+        target = raw.numpy()
         with self._zip.open(self._members[f"data/{storage.key}"]) as source:
             position = 0
             while position < len(target):
@@ -141,7 +142,7 @@ class _Archive:
                     raise CheckpointError(
                         f"storage {storage.key} ends early; the file is damaged, copy it again"
                     )
-                target[position : position + len(block)] = block
+                target[position : position + len(block)] = np.frombuffer(block, dtype=np.uint8)
                 position += len(block)
             source.read(1)  # at the end the checksum is compared
         flat = raw.view(storage.dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -14,14 +15,14 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from reference_model.checkpoints.autoencoder import autoencoder_from_published
 from reference_model.checkpoints.config import plain_config
-from reference_model.checkpoints.detect import CheckpointKind, require_published, tensors_of
+from reference_model.checkpoints.detect import CheckpointKind, identify, require_published, tensors_of
 from reference_model.checkpoints.gligen import gligen_from_original
 from reference_model.checkpoints.published import unet_from_published
-from reference_model.checkpoints.restricted import CONFIG_KEY
+from reference_model.checkpoints.restricted import CONFIG_KEY, open_checkpoint
 from reference_model.checkpoints.tensors import CheckpointError, LazyTensor, listing, materialise
 from reference_model.checkpoints.text_encoder import text_encoder_from_published, text_weights
 
-__all__ = ["Components", "Weights", "assemble_published"]
+__all__ = ["Components", "Weights", "assemble_published", "read_first_convolution"]
 
 Weights = Literal["auto", "ema", "model"]
 
@@ -205,3 +206,25 @@ def _scheduler(tables: Mapping[str, LazyTensor], params: Mapping[str, Any]) -> P
         steps_offset=1,
         prediction_type="epsilon",
     )
+
+
+def read_first_convolution(path: Path) -> dict[str, Tensor]:
+    """Reads the first convolution of Stable Diffusion from its published file (``weight`` and ``bias``).
+
+    The published sampler puts it into the UNet where the grounding is off; pass the result as `first_conv` to the
+    pipeline.
+
+    Args:
+        path: The `.pth` or `.safetensors` file.
+
+    Returns:
+        The two tensors, float32.
+
+    Raises:
+        CheckpointError: If the file holds something else or cannot be read.
+    """
+    with open_checkpoint(path) as content:
+        kind = identify(content)
+        if kind is not CheckpointKind.FIRST_CONVOLUTION:
+            raise CheckpointError(f"this is {kind.value}, not {CheckpointKind.FIRST_CONVOLUTION.value}")
+        return materialise(tensors_of({"convolution": content}, "convolution"), "convolution")

@@ -68,6 +68,8 @@ def test_bad_input_is_one_line_and_exit_code_2(published, tokenizer, tmp_path, c
         assert error.count("\n") == 1
     assert main(["convert", str(published), str(tmp_path / "out")]) == 2
     assert "--tokenizer DIR" in capsys.readouterr().err
+    assert main(["convert", str(lora), str(tmp_path / "out")]) == 2
+    assert "this is a LoRA" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "marker").exists()
 

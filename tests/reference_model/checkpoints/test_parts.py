@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from reference_model.checkpoints.autoencoder import (
 from reference_model.checkpoints.gligen import gligen_from_original, gligen_to_original
 from reference_model.checkpoints.tensors import CheckpointError
 from reference_model.checkpoints.text_encoder import text_encoder_from_published, text_encoder_to_published
+from reference_model.checkpoints.whole import read_first_convolution
 from tests.reference_model.tiny import tiny_tokenizer
 
 from . import builders
@@ -92,3 +94,14 @@ def test_gligen_round_trip_is_exact() -> None:
             {k: v for k, v in original.items() if k != "position_net.null_position_feature"},
             builders.GLIGEN_PARAMS,
         )
+
+
+def test_first_convolution(tmp_path: Path) -> None:
+    convolution = torch.nn.Conv2d(4, 8, 3)
+    torch.save(convolution.state_dict(), tmp_path / "a.pth")
+    read = read_first_convolution(tmp_path / "a.pth")
+    assert set(read) == {"weight", "bias"}
+    assert torch.equal(read["weight"], convolution.weight)
+    torch.save({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "b.pth")
+    with pytest.raises(CheckpointError, match="this is an autoencoder alone, not a single convolution"):
+        read_first_convolution(tmp_path / "b.pth")
