@@ -10,13 +10,14 @@ PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do 
 	&& { echo "$$candidate"; break; }; done)
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format clean
+.PHONY: help venv demo bench-model test test-slow lint format clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## set up the virtual environment in .venv (Python 3.11+, pip)
 
@@ -38,6 +39,9 @@ $(STAMP): setup.cfg pyproject.toml
 
 demo: $(STAMP) ## score the shipped checkpoint, the floor and the ceiling on a small slice (about 5 minutes)
 	@$(BIN)/python -m instbench demo -o $(DEMO_DIR)
+
+bench-model: $(STAMP) ## time the sampling schedules at both model sizes (about 10 minutes, 16 GB of memory)
+	@$(BIN)/python -m reference_model.benchmarking $(BENCH_ARGS)
 
 test: export HF_HUB_OFFLINE = 1
 test: export YOLO_OFFLINE = true

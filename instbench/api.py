@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from instbench import defaults
 from instbench.benchmarks import Benchmark, CocoData, load_benchmark
@@ -17,7 +17,11 @@ from instbench.execution.session import Session
 from instbench.generators.base import SamplingSettings
 from instbench.runs.store import RunFolder
 
-__all__ = ["RunOutcome", "find_runs", "generate", "plan_runs", "run", "score"]
+if TYPE_CHECKING:
+    from reference_model.checkpoints.folders import Conversion
+    from reference_model.checkpoints.whole import Weights
+
+__all__ = ["RunOutcome", "convert", "find_runs", "generate", "plan_runs", "run", "score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,3 +188,54 @@ def score(path: str | Path, *, session: Session | None = None) -> list[RunOutcom
     """
     session = session or Session()
     return [rescore(folder, session) for folder in find_runs(path)]
+
+
+def convert(
+    checkpoint: str | Path,
+    output: str | Path,
+    *,
+    tokenizer: str | Path | None = None,
+    config: str | Path | None = None,
+    dtype: str = defaults.CONVERT_DTYPE,
+    format: str = "auto",
+    weights: Weights = "auto",
+    to_published: bool = False,
+    overwrite: bool = False,
+) -> Conversion:
+    """Turns a published checkpoint into a pipeline folder for `checkpoint` of `run`, or back.
+
+    Args:
+        checkpoint: A published `.pth` or `.safetensors` file, or a GLIGEN pipeline folder.
+        output: The folder to write; a `.safetensors` file with `to_published`.
+        tokenizer: Folder of the tokenizer; published files have none.
+        config: Published YAML to use in place of the configuration in the file.
+        dtype: "float32" or "float16".
+        format: "instancediffusion", "gligen", or "auto": told from the names of the tensors.
+        weights: "ema", "model", or "auto": averaged weights if there are any.
+        to_published: The way back: `checkpoint` is a pipeline folder.
+        overwrite: Replace an earlier conversion.
+
+    Returns:
+        What was done.
+
+    Raises:
+        InputError: If anything that was given is wrong; one line that names it.
+    """
+    import reference_model.checkpoints as layouts  # deferred: needs torch
+
+    source, target = Path(checkpoint), Path(output)
+    try:
+        if to_published:
+            return layouts.publish(source, target, overwrite=overwrite)
+        return layouts.convert(
+            source,
+            target,
+            tokenizer=None if tokenizer is None else Path(tokenizer),
+            config=None if config is None else Path(config),
+            dtype=dtype,
+            format=format,
+            weights=weights,
+            overwrite=overwrite,
+        )
+    except layouts.CheckpointError as error:
+        raise InputError(str(error)) from None

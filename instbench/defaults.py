@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AUTO_BATCH_SIZE",
     "BATCH_SIZE",
+    "CONVERT_DTYPE",
     "DEMO_LIMIT",
     "DEVICE",
     "DTYPE",
@@ -20,6 +21,7 @@ SEED = 0
 DEVICE = "auto"
 DTYPE = "auto"
 BATCH_SIZE = "auto"
+CONVERT_DTYPE = "float32"
 AUTO_BATCH_SIZE = 8
 """Images per generator call for ``--batch-size auto``; halved when memory runs out."""
 OBSERVE_CHUNK = 32

@@ -21,8 +21,9 @@ class Grounding:
         tokens: `[B, T, C]` grounding tokens.
         scale: Factor of both residual branches: a number, or `[B]` for one per sample. The number 0
             switches the layers off without computing them.
-        attention_masks: Bool masks `[B, 1, P, P + T]` keyed by the number P of visual tokens; a level without
-            an entry is not masked.
+        attention_masks: Masks `[B, 1, P, P + T]` keyed by the number P of visual tokens: bool (True = may
+            see), or numbers in the dtype of the tokens that are added to the scores (0 or -inf). A level
+            without an entry is not masked.
         projected: Keys and values of the tokens per layer name, if they were computed ahead.
     """
 
@@ -41,7 +42,7 @@ class Grounding:
         dtype: torch.dtype | None = None,
         non_blocking: bool = False,
     ) -> Grounding:
-        """The grounding on another device, in another floating dtype (attention masks stay boolean)."""
+        """The grounding on another device, in another floating dtype (boolean masks stay boolean)."""
 
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device=device or tensor.device, dtype=dtype, non_blocking=non_blocking)
@@ -51,6 +52,8 @@ class Grounding:
             scale=move(self.scale) if isinstance(self.scale, Tensor) else self.scale,
             attention_masks={
                 size: mask.to(device=device, non_blocking=non_blocking)
+                if mask.dtype == torch.bool
+                else move(mask)
                 for size, mask in self.attention_masks.items()
             },
             projected={name: (move(key), move(value)) for name, (key, value) in self.projected.items()},

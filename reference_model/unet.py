@@ -372,7 +372,10 @@ class InstanceUNet(UNet2DConditionModel):
 
         if self.config.center_input_sample:
             sample = 2 * sample - 1.0
-        emb = self.time_embedding(self.get_time_embed(sample=sample, timestep=timestep), timestep_cond)
+        # One timestep for all samples is embedded once; it broadcasts.
+        shared = not isinstance(timestep, Tensor) or timestep.ndim == 0
+        embedded = self.get_time_embed(sample=sample[:1] if shared else sample, timestep=timestep)
+        emb = self.time_embedding(embedded, timestep_cond)
         hidden = self.conv_in(sample)
         skips = [hidden]
         for block in self.down_blocks:

@@ -39,7 +39,8 @@ def pipeline_folder(checkpoint: Path | None) -> Path:
         return folder
     if checkpoint.is_file():
         raise InputError(
-            f"{checkpoint}: is a single file; give a pipeline folder, one that holds a model_index.json"
+            f"{checkpoint}: is a single file; give a pipeline folder, such as `instbench convert {checkpoint} FOLDER` "
+            "writes"
         )
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint}: no such folder; give the folder of a checkpoint")

@@ -7,12 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from reference_model.checkpoints.tensors import listing
 from reference_model.unet import InstanceUNet
 
-__all__ = ["name_map", "to_published", "unet_config", "unet_from_published"]
+__all__ = [
+    "assign_published",
+    "backbone_config",
+    "name_map",
+    "to_published",
+    "unet_config",
+    "unet_from_published",
+]
 
+_MAX_LEVELS = 16  # more would be a broken or hostile configuration
 _RESNET = {
     "norm1": "in_layers.0",
     "conv1": "in_layers.2",
@@ -58,11 +68,12 @@ def _published_name(name: str, layers: int) -> str:
     return f"{_TOP[module]}.{parameter}"
 
 
-def name_map(unet: InstanceUNet) -> dict[str, str]:
+def name_map(unet: UNet2DConditionModel) -> dict[str, str]:
     """Names of all tensors of a model: ours to published, one to one.
 
     Args:
-        unet: A model whose text, phrase and token sizes agree and that has ScaleU.
+        unet: An `InstanceUNet` whose text, phrase and token sizes agree and that has ScaleU, or any other SD1.x UNet
+            of diffusers.
 
     Returns:
         `{our name: published name}` in the order of `state_dict`.
@@ -106,6 +117,32 @@ def _convnext_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
+def backbone_config(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a diffusers UNet that the published YAML decides alone; see `unet_config`."""
+    try:
+        base, mult = int(params["model_channels"]), [int(m) for m in params["channel_mult"]]
+        layers, resolutions = int(params["num_res_blocks"]), list(params["attention_resolutions"])
+        context_dim, heads = int(params["context_dim"]), int(params["num_heads"])
+    except KeyError as error:
+        raise ValueError(f"params: {error.args[0]!r} is missing; give the model.params of the YAML") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"params: not the model.params of a published YAML ({error})") from None
+    if not 1 <= len(mult) <= _MAX_LEVELS or not 1 <= layers <= _MAX_LEVELS:
+        raise ValueError(f"params: {len(mult)} levels of {layers} layers; at most {_MAX_LEVELS} of each")
+    attends = [2**level in resolutions for level in range(len(mult))]
+    return {
+        "sample_size": params.get("image_size"),
+        "in_channels": int(params.get("in_channels", 4)),
+        "out_channels": int(params.get("out_channels", 4)),
+        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
+        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
+        "block_out_channels": [base * m for m in mult],
+        "layers_per_block": layers,
+        "cross_attention_dim": context_dim,
+        "attention_head_dim": heads,
+    }
+
+
 def unet_config(state_dict: Mapping[str, Tensor], params: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `InstanceUNet` for a checkpoint in the published layout.
 
@@ -121,16 +158,10 @@ def unet_config(state_dict: Mapping[str, Tensor], params: Mapping[str, Any]) -> 
     Raises:
         ValueError: If a name of `params` or a tensor that decides a size is missing.
     """
-    try:
-        base, mult = int(params["model_channels"]), [int(m) for m in params["channel_mult"]]
-        layers, resolutions = int(params["num_res_blocks"]), list(params["attention_resolutions"])
-        context_dim, heads = int(params["context_dim"]), int(params["num_heads"])
-    except KeyError as error:
-        raise ValueError(f"params: {error.args[0]!r} is missing; give the model.params of the YAML") from None
-    attends = [2**level in resolutions for level in range(len(mult))]
+    backbone = backbone_config(params)
     try:
         # Four coordinates, a sine and a cosine per frequency.
-        freqs = state_dict["position_net.null_position_feature"].shape[0] // 8
+        freqs = max(1, state_dict["position_net.null_position_feature"].shape[0] // 8)
         scribble = state_dict["position_net.null_scribble_feature"].shape[0]
         polygon = state_dict["position_net.null_polygon_feature"].shape[0]
         first = state_dict["position_net.linears_list.0.2.weight"]
@@ -141,15 +172,7 @@ def unet_config(state_dict: Mapping[str, Tensor], params: Mapping[str, Any]) -> 
             f"{error.args[0]}: tensor missing; this is not an InstanceDiffusion checkpoint"
         ) from None
     return {
-        "sample_size": params.get("image_size"),
-        "in_channels": int(params.get("in_channels", 4)),
-        "out_channels": int(params.get("out_channels", 4)),
-        "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
-        "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
-        "block_out_channels": [base * m for m in mult],
-        "layers_per_block": layers,
-        "cross_attention_dim": context_dim,
-        "attention_head_dim": heads,
+        **backbone,
         "grounding_in_dim": phrase_dim,
         "grounding_out_dim": token_dim,
         "grounding_mid_dim": first.shape[0],
@@ -172,33 +195,25 @@ def _kept(grounding: Mapping[str, Any]) -> list[str]:
     return [name for name, drop in dropped.items() if not drop]
 
 
-def _listing(names: set[str]) -> str:
-    shown = sorted(names)
-    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
-
-
-def unet_from_published(state_dict: Mapping[str, Tensor], params: Mapping[str, Any]) -> InstanceUNet:
-    """Builds the model of a checkpoint in the published layout.
+def assign_published(
+    unet: UNet2DConditionModel, state_dict: Mapping[str, Tensor], *, copy: bool = True
+) -> None:
+    """Puts tensors with published names into a model that was built without memory.
 
     Args:
-        state_dict: `checkpoint["model"]`: published names to tensors (any floating dtype).
-        params: See `unet_config`.
-
-    Returns:
-        The model, float32, in eval mode, on the CPU. Its tensors are copies.
+        unet: The model, on the meta device.
+        state_dict: Published names to tensors.
+        copy: Copy the tensors; else float32 ones are shared.
 
     Raises:
-        ValueError: If tensors are missing, unexpected or of the wrong shape; all are named.
+        ValueError: If tensors are missing, unexpected, of the wrong shape or not floating point; all are named.
     """
-    # Built without memory: a random initialisation would only be thrown away.
-    with torch.device("meta"):
-        unet = InstanceUNet(**unet_config(state_dict, params))
     names = name_map(unet)
     missing = set(names.values()) - set(state_dict)
     unexpected = set(state_dict) - set(names.values())
     if missing or unexpected:
         parts = [
-            f"{what}: {_listing(keys)}"
+            f"{what}: {listing(keys)}"
             for what, keys in (("missing", missing), ("unexpected", unexpected))
             if keys
         ]
@@ -210,12 +225,34 @@ def unet_from_published(state_dict: Mapping[str, Tensor], params: Mapping[str, A
         if state_dict[theirs].shape != own[ours].shape
     }
     if wrong:
-        raise ValueError(f"checkpoint does not fit params; wrong shape: {_listing(wrong)}")
+        raise ValueError(f"checkpoint does not fit params; wrong shape: {listing(wrong)}")
     whole = {theirs for theirs in names.values() if not state_dict[theirs].is_floating_point()}
     if whole:
-        raise ValueError(f"checkpoint holds tensors that are not floating point: {_listing(whole)}")
-    tensors = {ours: state_dict[theirs].to(torch.float32, copy=True) for ours, theirs in names.items()}
+        raise ValueError(f"checkpoint holds tensors that are not floating point: {listing(whole)}")
+    tensors = {ours: state_dict[theirs].to(torch.float32, copy=copy) for ours, theirs in names.items()}
     unet.load_state_dict(tensors, assign=True)
+
+
+def unet_from_published(
+    state_dict: Mapping[str, Tensor], params: Mapping[str, Any], *, copy: bool = True
+) -> InstanceUNet:
+    """Builds the model of a checkpoint in the published layout.
+
+    Args:
+        state_dict: `checkpoint["model"]`: published names to tensors (any floating dtype).
+        params: See `unet_config`.
+        copy: Copy the tensors; else float32 ones are shared, which halves the memory needed.
+
+    Returns:
+        The model, float32, in eval mode, on the CPU.
+
+    Raises:
+        ValueError: If tensors are missing, unexpected or of the wrong shape; all are named.
+    """
+    # Built without memory: a random initialisation would only be thrown away.
+    with torch.device("meta"):
+        unet = InstanceUNet(**unet_config(state_dict, params))
+    assign_published(unet, state_dict, copy=copy)
     return unet.eval()
 
 

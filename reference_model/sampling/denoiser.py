@@ -2,26 +2,29 @@
 
 Both take the same requests and give the same numbers within float rounding. The plain schedule does what the
 published code does: one branch per UNet call and the grounding tokens in every call. The fast schedule
-evaluates tokens (and their keys and values) once per run and batches all branches of all images.
+evaluates tokens and texts (and their keys and values) once per run, leaves out tokens that nobody sees and
+batches all branches of all images.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from reference_model.gated_attention import GatedSelfAttention, Grounding
+from reference_model.sampling.acceleration import OneDnnLinears, TextCache, is_compiled
 from reference_model.sampling.conditioning import null_grounding, select_grounding
 
 __all__ = ["Denoiser", "FastDenoiser", "PlainDenoiser", "Request", "default_unet_batch", "prepare_tokens"]
 
 _PROJECTION_BUDGET_BYTES = 256 * 2**20
+_MASK_BUDGET_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,8 @@ def prepare_tokens(
         where = tensors.pop("instance_masks", None)
         if where is not None and mode != "none":
             places.append(where)
-        tokens.append(unet.position_net(**tensors, keep=tuple(keep)))
+        with OneDnnLinears():
+            tokens.append(unet.position_net(**tensors, keep=tuple(keep)))
         if null is None:
             null = null_grounding({k: v for k, v in tensors.items() if k != "segs"})
     if null is None:
@@ -226,18 +230,66 @@ def prepare_tokens(
     tokens.append(unet.position_net(**null, keep=tuple(keep)))
     table = torch.cat(tokens)
     masks = torch.cat([*places, torch.zeros_like(places[0][:1])]) if places else None
-    gated = [module for module in unet.modules() if isinstance(module, GatedSelfAttention)]
-    # Keys and values of all layers, doubled because every call picks its rows out of the table.
-    per_token = sum(2 * module.attn.to_k.out_features for module in gated) * table.element_size()
     prepared: Grounding = unet.prepare_grounding(
-        table,
-        size=size,
-        instance_masks=masks,
-        masked_attention=mode,
-        keep=tuple(keep),
-        project=table.shape[0] * table.shape[1] * per_token <= _PROJECTION_BUDGET_BYTES,
+        table, size=size, instance_masks=masks, masked_attention=mode, keep=tuple(keep)
     )
-    return _grounding_to(prepared, device)
+    if mode == "correct":  # the mode that masks every level
+        prepared = drop_unseen_tokens(prepared)
+    return _grounding_to(_additive_masks(_projected(unet, prepared)), device)
+
+
+def drop_unseen_tokens(grounding: Grounding) -> Grounding:
+    """Grounding without the tokens that no visual token of any row sees at any level.
+
+    Those are mostly the tokens of empty slots. Attention gives them weight 0, so nothing changes.
+
+    Args:
+        grounding: Grounding whose masks cover every level with gated layers, nothing projected yet.
+
+    Returns:
+        The same grounding with fewer tokens; the same object if there are no masks.
+    """
+    seen: Tensor | None = None
+    for size, mask in grounding.attention_masks.items():
+        level = mask[..., size:].flatten(0, 2).any(dim=0)
+        seen = level if seen is None else seen | level
+    if seen is None:
+        return grounding
+    kept = seen.nonzero().flatten()
+    return replace(
+        grounding,
+        tokens=grounding.tokens[:, kept],
+        attention_masks={
+            size: torch.cat((mask[..., :size], mask[..., size + kept]), dim=-1)
+            for size, mask in grounding.attention_masks.items()
+        },
+    )
+
+
+def _projected(unet: Any, grounding: Grounding) -> Grounding:
+    """Grounding with the keys and values of every gated layer, if they are not too large to keep."""
+    gated = [module for module in unet.modules() if isinstance(module, GatedSelfAttention)]
+    table = grounding.tokens
+    per_token = sum(2 * module.attn.to_k.out_features for module in gated) * table.element_size()
+    if table.shape[0] * table.shape[1] * per_token > _PROJECTION_BUDGET_BYTES:
+        return grounding
+    with OneDnnLinears():
+        return replace(grounding, projected={module.name: module.project_tokens(table) for module in gated})
+
+
+def _additive_masks(grounding: Grounding) -> Grounding:
+    """Boolean masks as numbers to add, which attention would else make in every layer of every call."""
+    dtype = grounding.tokens.dtype
+    count = sum(mask.numel() for mask in grounding.attention_masks.values())
+    if not count or count * grounding.tokens.element_size() > _MASK_BUDGET_BYTES:
+        return grounding
+    return replace(
+        grounding,
+        attention_masks={
+            size: torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
+            for size, mask in grounding.attention_masks.items()
+        },
+    )
 
 
 def _to(grounding: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
@@ -261,10 +313,12 @@ def _grounding_to(grounding: Grounding, device: torch.device) -> Grounding:
 
 
 class FastDenoiser:
-    """All branches of all images in UNet batches of bounded size; every token is computed once.
+    """All branches of all images in UNet batches of bounded size; every token and text is computed once.
 
-    Where chains of one image still share their latents (the first evaluation), the unconditional branch is
-    evaluated once per image. At alpha 0 the gated layers are skipped.
+    Keys and values of each distinct text are computed once per run, and linear layers in float32 on a CPU go
+    to oneDNN (see `reference_model.sampling.acceleration`); a compiled UNet is called as it is. Where chains
+    of one image still share their latents (the first evaluation), the unconditional branch is evaluated once
+    per image. At alpha 0 the gated layers are skipped.
 
     Args:
         unet: The `InstanceUNet`.
@@ -295,8 +349,10 @@ class FastDenoiser:
         if max_unet_batch < 1:
             raise ValueError(f"max_unet_batch: {max_unet_batch} is below 1")
         self._unet = unet
-        self._context = context.to(unet.dtype)
-        self._negative = negative_context.to(unet.dtype)
+        texts = torch.cat((context, negative_context)) if guidance_scale != 1 else context
+        self._texts, self._text_rows = torch.unique(texts.to(unet.dtype), dim=0, return_inverse=True)
+        self._linears = None if is_compiled(unet) else OneDnnLinears()
+        self._text_cache = TextCache(unet, self._texts, _PROJECTION_BUDGET_BYTES)
         self._images = images
         self._grounding = grounding
         self._guidance = guidance_scale
@@ -305,9 +361,7 @@ class FastDenoiser:
         self._null_row = len(images)
         self.unet_calls = 0
 
-    def _evaluate(
-        self, latents: Tensor, timestep: Any, context: Tensor, rows: Tensor, alpha: float
-    ) -> Tensor:
+    def _evaluate(self, latents: Tensor, timestep: Any, texts: Tensor, rows: Tensor, alpha: float) -> Tensor:
         """Model outputs of any number of rows, in chunks of equal size."""
         count = -(-len(rows) // self._max_batch)
         outputs = []
@@ -317,14 +371,19 @@ class FastDenoiser:
                 extra = {"grounding_tokens": self._grounding.select(rows[part]), "grounding_scale": alpha}
             self.unet_calls += 1
             step = _as_timestep(timestep, latents.device)
-            outputs.append(self._unet(latents[part], step, context[part], **extra).sample.float())
+            with ExitStack() as stack:
+                stack.enter_context(self._text_cache.use(texts[part]))
+                if self._linears is not None:
+                    stack.enter_context(self._linears)
+                output = self._unet(latents[part], step, self._texts[texts[part]], **extra).sample
+            outputs.append(output.float())
         return torch.cat(outputs)
 
     def _group(self, requests: Sequence[Request]) -> list[Tensor]:
         """Guided outputs of requests that agree on the first convolution."""
         latents = torch.cat([request.latents for request in requests]).to(self._unet.dtype)
         rows = torch.cat([request.rows for request in requests])
-        context, index = self._context[rows], rows
+        texts, index = self._text_rows[rows], rows
         picked = inverse = torch.arange(len(rows), device=rows.device)
         if self._guidance != 1:
             images = self._images[rows]
@@ -332,9 +391,9 @@ class FastDenoiser:
                 unique, inverse = torch.unique(images, return_inverse=True)
                 picked = torch.stack([(images == image).nonzero()[0, 0] for image in unique])
             latents = torch.cat((latents, latents[picked]))
-            context = torch.cat((context, self._negative[images[picked]]))
+            texts = torch.cat((texts, self._text_rows[self._null_row + images[picked]]))
             index = torch.cat((rows, torch.full_like(picked, self._null_row)))
-        output = self._evaluate(latents, requests[0].timestep, context, index, requests[0].alpha)
+        output = self._evaluate(latents, requests[0].timestep, texts, index, requests[0].alpha)
         conditional, unconditional = output[: len(rows)], output[len(rows) :]
         guided = _guide(conditional, unconditional[inverse] if len(unconditional) else None, self._guidance)
         return list(guided.split([len(request.rows) for request in requests]))
