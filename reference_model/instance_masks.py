@@ -52,7 +52,10 @@ def cells_from_points(points_xy: Tensor, radius: float, height: int, width: int)
     dx = (points_xy[..., 0, None] - columns).abs()
     dy = (points_xy[..., 1, None] - rows).abs()
     near = dx[..., None, :] ** 2 + dy[..., :, None] ** 2 <= radius**2
-    own = (dx[..., None, :] <= 0.5 / width) & (dy[..., :, None] <= 0.5 / height)
+    # In cell units the half-integer centres are exact, so that rounding never loses the own cell.
+    own_columns = (points_xy[..., 0, None] * width - torch.arange(width, device=dx.device) - 0.5).abs() <= 0.5
+    own_rows = (points_xy[..., 1, None] * height - torch.arange(height, device=dy.device) - 0.5).abs() <= 0.5
+    own = own_columns[..., None, :] & own_rows[..., :, None]
     return (near | own).any(dim=-3)
 
 

@@ -118,7 +118,7 @@ class Muon(torch.optim.Optimizer):
                 nesterov = parameter.grad.lerp(state["momentum"], momentum)
                 updates.append(orthogonalize(nesterov.reshape(parameter.shape[0], -1)))
             else:
-                updates.append(torch.zeros(parameter.shape[0], parameter[0].numel(), dtype=parameter.dtype))
+                updates.append(torch.zeros_like(parameter).reshape(parameter.shape[0], -1))
         if self._world_size > 1 and updates:
             flat = torch.cat([update.reshape(-1) for update in updates])
             torch.distributed.all_reduce(flat)

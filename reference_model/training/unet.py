@@ -252,6 +252,13 @@ class _Trainer:
         self.dataset = dataset
         self.unet = unet
         self.device = self.accelerator.device
+        if recipe.batch_size % accelerator.num_processes:
+            raise ValueError(
+                f"batch_size: {recipe.batch_size} is not a multiple of {accelerator.num_processes} processes; "
+                "change one of them"
+            )
+        # On its device before anything copies its weights: the average must live where they do.
+        unet.to(self.device, memory_format=torch.channels_last)
         self.ema = Ema(unet, recipe.ema)
         matrices, others = split_parameters(unet)
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
@@ -259,7 +266,7 @@ class _Trainer:
         self.adam = torch.optim.AdamW(others, recipe.lr, betas=(0.9, 0.99), weight_decay=0.0)
         schedule = DDPMScheduler(beta_schedule=recipe.beta_schedule, prediction_type=recipe.prediction_type)
         self.alphas = schedule.alphas_cumprod.to(self.device)
-        denoiser = GroundedDenoiser(unet.to(memory_format=torch.channels_last))
+        denoiser = GroundedDenoiser(unet)
         self.wrapped = self.accelerator.prepare_model(torch.compile(denoiser) if compiled else denoiser)
 
     def loss(self, step: int) -> Tensor:
@@ -394,7 +401,14 @@ def recipe_from_overrides(overrides: list[str]) -> UNetRecipe:
         name, _, text = item.partition("=")
         if name not in UNetRecipe.__dataclass_fields__:
             raise ValueError(f"--set {item}: no recipe value {name!r}; see UNetRecipe")
-        value = json.loads(text)
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"--set {item}: the value of {name!r} is not JSON ({error})") from error
+        if name == "rules":
+            unknown = sorted(set(value) - set(FormatRules.__dataclass_fields__))
+            if unknown:
+                raise ValueError(f"--set {item}: no rule {', '.join(map(repr, unknown))}; see FormatRules")
         values[name] = (
             FormatRules(**value) if name == "rules" else tuple(value) if isinstance(value, list) else value
         )
@@ -461,7 +475,7 @@ def _train(trainer: _Trainer, arguments: argparse.Namespace) -> None:
         late = arguments.max_minutes is not None and time.monotonic() - started > arguments.max_minutes * 60
         due = time.monotonic() - saved > arguments.checkpoint_minutes * 60
         # All processes must agree on when to save and stop: the main process decides.
-        flags = torch.tensor([float(late), float(due)])
+        flags = torch.tensor([float(late), float(due)], device=trainer.device)
         if trainer.accelerator.num_processes > 1:
             torch.distributed.broadcast(flags, src=0)
         if flags[1] > 0:

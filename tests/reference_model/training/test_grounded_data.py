@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from instbench.datasets.shapes import export_coco
-from reference_model.instance_masks import cells_from_boxes, cells_from_masks
+from reference_model.instance_masks import cells_from_boxes, cells_from_masks, cells_from_points
 from reference_model.training.grounded_data import FORMATS, FormatRules, GroundedDataset, build_location_cache
 
 SLOTS, POINTS = 4, 64
@@ -20,7 +20,7 @@ def folder(tmp_path_factory):
     return export_coco("shapes", "train", 6, tmp_path_factory.mktemp("data") / "shapes")
 
 
-def dataset(folder, rules, latents=6, radius=None):
+def dataset(folder, rules, latents=6, radius=None, segment_size=64):
     with np.load(build_location_cache(folder), allow_pickle=False) as cache:
         phrases, captions = len(cache["phrases"]), len(cache["captions"])
     states = np.arange(captions, dtype=np.float16)[:, None, None] * np.ones((1, 77, 8), np.float16)
@@ -31,7 +31,7 @@ def dataset(folder, rules, latents=6, radius=None):
         states,
         max_instances=SLOTS,
         num_mask_points=POINTS,
-        segment_size=64,
+        segment_size=segment_size,
         local_mask_radius=radius,
         rules=rules,
     )
@@ -51,8 +51,12 @@ def test_shapes_and_repeatability(folder):
     assert first.instance_masks.dtype == torch.bool
     assert first.grounding["polygons"].shape == (24, SLOTS, 2 * POINTS)
     assert first.grounding["segs"].shape == (24, SLOTS, 64, 64)
-    for name in ("boxes", "scribbles", "segs", "points"):
-        assert torch.equal(first.grounding[name], again.grounding[name])
+    for name in ("boxes", "scribbles", "segs", "points", "polygons", "masks", "positive_embeddings"):
+        assert first.grounding[name].dtype == torch.float32
+        assert torch.equal(first.grounding[name], again.grounding[name]), name
+    assert torch.equal(first.context, again.context)
+    assert torch.equal(first.instance_masks, again.instance_masks)
+    assert not torch.equal(first.grounding["masks"], batch(data, 4).grounding["masks"])
 
 
 def test_unconditional_samples_show_nothing(folder):
@@ -105,6 +109,31 @@ def test_instance_masks_follow_the_most_exact_format(folder):
     everywhere = batch(dataset(folder, points)).instance_masks
     assert everywhere.flatten(2).all(dim=-1).any()
     assert 0 < local.float().sum() < 0.2 * everywhere.float().sum()
+
+
+def test_each_instance_lies_where_its_best_format_says(folder):
+    rules = replace(NOTHING_SPECIAL, random_subset=0.5, keep_only=(0.0, 1.0, 0.0, 0.0))
+    with np.load(build_location_cache(folder), allow_pickle=False) as cache:
+        side = int(cache["size"][0])
+    radius = {"point": 0.15, "scribble": 0.08}
+    shown = batch(dataset(folder, rules, radius=radius, segment_size=side), seed=1, size=12)
+    grounding, used = shown.grounding, set()
+    for row, slot in torch.nonzero(torch.ones(12, SLOTS)).tolist():
+        here = {name for name in FORMATS if grounding["format_masks"][name][row, slot] > 0}
+        values = {name: grounding[KEYS[name]][row, slot] for name in FORMATS}
+        assert all(values[name].any() == (name in here) for name in FORMATS)
+        expected = torch.zeros(16, 16, dtype=torch.bool)
+        if "mask" in here:
+            expected = cells_from_masks(grounding["segs"][row, slot], 16, 16)
+        elif "box" in here:
+            expected = cells_from_boxes(values["box"], 16, 16)
+        elif "scribble" in here:
+            expected = cells_from_points(values["scribble"].view(-1, 2), radius["scribble"], 16, 16)
+        elif "point" in here:
+            expected = cells_from_points(values["point"][None], radius["point"], 16, 16)
+        used.add(next((name for name in ("mask", "box", "scribble", "point") if name in here), "none"))
+        assert torch.equal(shown.instance_masks[row, slot], expected)
+    assert used >= set(FORMATS)
 
 
 def test_wrong_number_of_latents_is_refused(folder):

@@ -6,6 +6,7 @@ from torch import nn
 
 from reference_model.training import optim
 from reference_model.training.optim import Muon, orthogonalize, split_parameters
+from tests.reference_model.tiny import tiny_unet
 
 
 @pytest.mark.parametrize("shape", [(16, 64), (64, 16), (32, 32)])
@@ -44,6 +45,24 @@ def test_every_parameter_has_one_optimizer():
     assert {id(p) for p in matrices} == {id(model["hidden"].weight), id(model["linear"].weight)}
     assert len(matrices) + len(others) == len(list(model.parameters()))
     assert not {id(p) for p in matrices} & {id(p) for p in others}
+
+
+def test_the_unet_is_split_completely():
+    unet = tiny_unet(block_out_channels=(32, 32), cross_attention_dim=32, grounding_mid_dim=32)
+    unet.time_embedding.requires_grad_(False)
+    matrices, others = split_parameters(unet)
+    trainable = [id(parameter) for parameter in unet.parameters() if parameter.requires_grad]
+    assert sorted(map(id, [*matrices, *others])) == sorted(trainable)
+    hidden = {id(parameter) for parameter in matrices}
+    kept_out = [
+        (name, parameter)
+        for name, parameter in unet.named_parameters()
+        if parameter.ndim < 2 or any(part in name for part in ("conv_in", "conv_out", "null_", "scaleu"))
+    ]
+    assert not [name for name, parameter in kept_out if id(parameter) in hidden]
+    for part in ("conv_in", "conv_out", "null_", "scaleu"):
+        assert any(part in name for name, _ in kept_out), part
+    assert id(unet.mid_block.resnets[0].conv1.weight) in hidden
 
 
 def test_shares_of_two_processes_add_up(monkeypatch):

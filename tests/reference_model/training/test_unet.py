@@ -1,6 +1,7 @@
-"""The UNet's recipe: it runs, resumes to the same weights, and assembles into a pipeline."""
+"""The UNet's recipe: it runs, refuses another recipe, and resumes to the same weights."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,11 +10,15 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from instbench.datasets.shapes import export_coco
-from reference_model import InstanceDiffusionPipeline, InstanceUNet
-from reference_model.training.assemble import assemble
-from reference_model.training.common import write_json
-from reference_model.training.unet import UNetRecipe, learning_rate_factor, main, recipe_from_overrides
-from tests.reference_model.tiny import tiny_pipeline, tiny_tokenizer
+from reference_model import InstanceUNet
+from reference_model.training.unet import (
+    UNetRecipe,
+    _Trainer,
+    learning_rate_factor,
+    main,
+    recipe_from_overrides,
+)
+from tests.reference_model.tiny import tiny_tokenizer, tiny_unet
 
 WIDTH = 16
 SMALL = {
@@ -73,6 +78,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(parts, tmp_path):
     assert whole.keys() == resumed.keys()
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
+    recipe = json.loads((tmp_path / "whole" / "recipe.json").read_text())
+    assert recipe["part"] == "UNetRecipe"
+    assert recipe["recipe"]["channels"] == [32, 32]
+    assert (recipe["steps"], recipe["figures"]["samples"]) == (3, 6)
     unet = InstanceUNet.from_pretrained(tmp_path / "whole" / "unet")
     assert unet.config.masked_attention == "correct"
     assert unet.config.local_mask_radius == {"point": 0.15, "scribble": 0.08}
@@ -101,25 +110,13 @@ def test_overrides_are_checked():
     assert recipe.channels == (8, 16)
     with pytest.raises(ValueError, match="no recipe value 'learning_rate'"):
         recipe_from_overrides(["learning_rate=1"])
+    with pytest.raises(ValueError, match="no rule 'nothing'"):
+        recipe_from_overrides(['rules={"nothing": 1}'])
+    with pytest.raises(ValueError, match="'steps' is not JSON"):
+        recipe_from_overrides(["steps=many"])
 
 
-def test_parts_become_a_pipeline(tmp_path):
-    pipeline = tiny_pipeline()
-    for name in ("vae", "text_encoder", "tokenizer", "unet"):
-        getattr(pipeline, name).save_pretrained(tmp_path / name)
-    folders = (tmp_path / "vae", tmp_path / "text_encoder", tmp_path / "tokenizer", tmp_path / "unet")
-    settings = {"num_inference_steps": 2, "mis": 0.0}
-    with pytest.raises(ValueError, match=r"vae: no recipe\.json"):
-        assemble(*folders, tmp_path / "out", settings)
-    recipe = {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}
-    write_json(tmp_path / "recipe.json", {"recipe": recipe})
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "README.md").write_text("card")
-    folder = assemble(*folders, tmp_path / "out", settings)
-    weights = load_file(folder / "unet" / "diffusion_pytorch_model.safetensors")
-    assert {value.dtype for value in weights.values()} == {torch.float16}
-    assert (folder / "README.md").read_text() == "card"
-    assert json.loads((folder / "recipes.json").read_text())["unet"]["recipe"] == recipe
-    loaded = InstanceDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
-    assert loaded.resolve_sampling().num_inference_steps == 2
-    assert loaded.scheduler.config.prediction_type == "v_prediction"
+def test_a_batch_that_does_not_divide_is_refused():
+    accelerator = SimpleNamespace(num_processes=2, process_index=0, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="batch_size: 3 is not a multiple of 2 processes"):
+        _Trainer(accelerator, UNetRecipe(batch_size=3), dataset=None, unet=tiny_unet(), compiled=False)
