@@ -1,7 +1,7 @@
 """Leaderboard tables: one row per model, one column per benchmark and metric.
 
-Runs of different benchmark versions or editions never share a column, and a number that could not be
-scored stays empty: it is not 0.
+Runs of different benchmark versions never share a column, runs of different editions never share a table, and
+a number that could not be scored stays empty: it is not 0.
 """
 
 from __future__ import annotations
@@ -122,8 +122,14 @@ def leaderboard_table(rows: Iterable[ResultRow]) -> pd.DataFrame:
         The table, best model of the first column first.
 
     Raises:
-        ValueError: If two runs of one model give the same column: their names must differ.
+        ValueError: If the runs are of more than one edition, or two runs of one model give the same column:
+            their names must differ.
     """
+    rows = list(rows)
+    editions = {row.edition: row.benchmark for row in rows}
+    if len(editions) > 1:
+        named = " and ".join(f"{edition} ({editions[edition]})" for edition in sorted(editions))
+        raise ValueError(f"the runs are of different editions: {named}; make one table for each edition")
     table: dict[str, dict[str, float]] = {}
     owners: dict[tuple[str, str], str] = {}
     directions: dict[str, bool] = {}

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from instbench.benchmarks.deviations import DEVIATIONS
 from instbench.layouts.types import Condition
 from instbench.runs.atomic import canonical_json, sha256_bytes
 
@@ -20,6 +21,10 @@ __all__ = [
 ]
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+_ADDED_LATER = {"hybrid": False, "file_format": "png", "square_source": None}
+"""Fields that early protocols lack; at these values they do not change the hash."""
 
 
 class _Strict(BaseModel):
@@ -118,14 +123,20 @@ class Benchmark(_Strict):
         description: One line.
         dataset: Where the layouts come from.
         conditions: The formats that a generator may see; all others are withheld.
+        hybrid: Each instance is asked in one of the conditions, chosen by a hash of its names.
         attribute: Attribute that every instance is asked for, or None.
         prompt: Rule for the global prompt, see `instbench.layouts.prompts`.
+        square_source: Paper edition: images and annotations are first squashed to squares of this many pixels,
+            as the data of the published runs were; None takes them as they are.
         canvas_size: Side of the square canvas in pixels.
+        file_format: What evaluators see: the image itself ("png"), or the image after JPEG compression at
+            quality 75 with PIL's defaults ("jpeg-q75"). Runs store PNG either way.
         sampling: Sampling settings that the protocol fixes.
         evaluators: Evaluators by role.
         metrics: Metrics in the order of the tables.
         generator: The only model that fits (the ceiling), or None for any.
         baseline: A note on floor and ceiling.
+        deviations: Paper edition: names of `instbench.benchmarks.deviations` that touch its numbers.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*(@custom)?$")
@@ -134,29 +145,53 @@ class Benchmark(_Strict):
     description: str
     dataset: Annotated[ShapesData | CocoData, Field(discriminator="kind")]
     conditions: tuple[Condition, ...]
+    hybrid: bool = False
     attribute: Literal["color", "texture"] | None = None
     prompt: str = "caption"
+    square_source: int | None = Field(default=None, ge=16, le=4096)
     canvas_size: int = Field(ge=16, le=4096)
+    file_format: Literal["png", "jpeg-q75"] = "png"
     sampling: SamplingSpec = Field(default_factory=SamplingSpec)
     evaluators: EvaluatorNames
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
     generator: str | None = None
     baseline: str = ""
+    deviations: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _no_doubles(self) -> Benchmark:
         for what, names in (
             ("conditions", [str(condition) for condition in self.conditions]),
             ("metrics", [metric.name for metric in self.metrics]),
+            ("deviations", list(self.deviations)),
         ):
             if len(set(names)) != len(names):
                 raise ValueError(f"{what} lists a name twice")
         return self
 
+    @model_validator(mode="after")
+    def _fits_its_edition(self) -> Benchmark:
+        unknown = sorted(set(self.deviations) - set(DEVIATIONS))
+        if unknown:
+            raise ValueError(f"deviations: {unknown[0]!r} is unknown; known: {', '.join(DEVIATIONS)}")
+        if self.edition == "strict" and (self.deviations or self.square_source or self.file_format != "png"):
+            raise ValueError(
+                "deviations, square_source and file_format belong to the paper edition; leave them out"
+            )
+        if self.edition == "paper" and self.hybrid:
+            raise ValueError("hybrid: the published code has no such benchmark; use edition strict")
+        if self.hybrid and len(self.conditions) < 2:
+            raise ValueError("hybrid: needs at least two conditions to choose from")
+        return self
+
     def protocol_sha256(self) -> str:
         """Hash of the protocol apart from its data, its prose and the run's own settings."""
-        prose = {"dataset", "description", "baseline"}
-        return sha256_bytes(canonical_json(self.model_dump(mode="json", exclude=prose)).encode())
+        prose = {"dataset", "description", "baseline", "deviations"}
+        protocol = self.model_dump(mode="json", exclude=prose)
+        for name, default in _ADDED_LATER.items():
+            if protocol[name] == default:
+                del protocol[name]
+        return sha256_bytes(canonical_json(protocol).encode())
 
     def with_data(self, data: CocoData) -> Benchmark:
         """Returns the same protocol on other data, named ``<name>@custom``."""

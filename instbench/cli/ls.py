@@ -17,14 +17,21 @@ def register(subparsers: Any) -> None:
     """Adds the verb."""
     parser = subparsers.add_parser("ls", help="list benchmarks, models, evaluators or metrics")
     parser.add_argument("kind", choices=KINDS, nargs="?", help="what to list (default: everything)")
+    parser.add_argument(
+        "--verbose", action="store_true", help="explain every benchmark: data, conditions, rules, metrics"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     listed = {kind: _rows(kind) for kind in (KINDS if args.kind is None else (args.kind,))}
+    details = _details() if args.verbose and "benchmarks" in listed else {}
     if args.json:
-        print(json.dumps({kind: dict(rows) for kind, rows in listed.items()}, indent=2))
+        found: dict[str, Any] = {kind: dict(rows) for kind, rows in listed.items()}
+        if details:
+            found["benchmark_details"] = details
+        print(json.dumps(found, indent=2))
         return EXIT_DONE
     for kind, rows in listed.items():
         if len(listed) > 1:
@@ -32,7 +39,23 @@ def run(args: argparse.Namespace) -> int:
         width = max((len(name) for name, _ in rows), default=0)
         for name, summary in rows:
             print(f"  {name:<{width}}  {summary}")
+            for topic, line in details.get(name, {}).items() if kind == "benchmarks" else ():
+                print(f"      {topic}: {line}")
     return EXIT_DONE
+
+
+def _details() -> dict[str, dict[str, str]]:
+    """What each benchmark's file says, by the name that is listed."""
+    from instbench.benchmarks.describe import describe_benchmark
+    from instbench.benchmarks.loading import benchmark_files, read_benchmark
+
+    read = (read_benchmark(path) for editions in benchmark_files().values() for path in editions.values())
+    return {_listed_name(one.name, one.edition): describe_benchmark(one) for one in read}
+
+
+def _listed_name(name: str, edition: str) -> str:
+    """Name of a benchmark in the list; strict is the default and goes without saying."""
+    return name if edition == "strict" else f"{name} --edition {edition}"
 
 
 def _rows(kind: str) -> list[tuple[str, str]]:
@@ -50,7 +73,7 @@ def _rows(kind: str) -> list[tuple[str, str]]:
     from instbench.benchmarks.loading import benchmark_files, read_benchmark
 
     return [
-        (name, f"{read_benchmark(path).description} [{edition}]")
+        (_listed_name(name, edition), f"{read_benchmark(path).description} [{edition}]")
         for name, editions in sorted(benchmark_files().items())
-        for edition, path in sorted(editions.items())
+        for edition, path in sorted(editions.items(), reverse=True)  # strict, the default, first
     ]

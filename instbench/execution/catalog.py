@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 
-from instbench.benchmarks.schema import Benchmark
+from instbench.benchmarks.schema import Benchmark, MetricSpec
 from instbench.errors import InputError
 from instbench.registry import Entry, Registry
 
-__all__ = ["METRICS", "asked_attributes", "check_metrics"]
+__all__ = ["METRICS", "PAPER_METRICS", "asked_attributes", "check_metrics"]
 
 _SCORERS = "instbench.execution.scorers"
+_PAPER = "instbench.execution.scorers_paper"
 
 
 def _average_precision(name: str, summary: str, iou_type: str, number: str) -> Entry:
@@ -54,9 +55,26 @@ METRICS = Registry(
             f"{_SCORERS}:attribute_accuracy",
             {"attribute": "texture"},
         ),
+        Entry(
+            "pim_point",
+            "paper edition: box centre of the mask inside the greedily matched mask",
+            f"{_PAPER}:points_in_mask",
+            {"kind": "point"},
+        ),
+        Entry(
+            "pim_scribble",
+            "paper edition: redrawn scribble points inside the greedily matched mask",
+            f"{_PAPER}:points_in_mask",
+            {"kind": "scribble"},
+        ),
         Entry("fid", "Frechet distance to the real images of the layouts", f"{_SCORERS}:fid"),
     ),
 )
+
+PAPER_METRICS = frozenset(entry.name for entry in METRICS if str(entry.target).startswith(f"{_PAPER}:"))
+"""Metrics that compute what the published scripts compute; only ``paper`` benchmarks may name them."""
+_BOTH = ("box_", "mask_ap", "mask_ar")
+"""COCO numbers, the same function in both editions."""
 
 
 def asked_attributes(benchmark: Benchmark) -> tuple[str, ...]:
@@ -73,11 +91,38 @@ def check_metrics(benchmark: Benchmark) -> None:
     """Checks the metrics of a benchmark before any image is made.
 
     Raises:
-        InputError: If a metric is unknown or does not take one of its parameters.
+        InputError: If a metric is unknown, belongs to the other edition, or does not take one of its
+            parameters.
     """
     for metric in benchmark.metrics:
         entry = METRICS.get(metric.name)
+        _check_edition(benchmark, metric.name, entry)
+        _check_formats(benchmark, metric)
         try:
             inspect.signature(entry.factory()).bind(None, **{**(entry.options or {}), **metric.params})
         except TypeError as error:
             raise InputError(f"{benchmark.name}: metric {metric.name}: params: {error}") from None
+
+
+def _check_edition(benchmark: Benchmark, name: str, entry: Entry) -> None:
+    ours = str(entry.target).startswith((f"{_PAPER}:", f"{_SCORERS}:"))  # a plug-in's is its own business
+    if not ours or name.startswith(_BOTH):
+        return
+    belongs = "paper" if name in PAPER_METRICS else "strict"
+    if benchmark.edition != belongs:
+        raise InputError(
+            f"{benchmark.name}: metric {name} belongs to the {belongs} edition; "
+            f"the benchmark's is {benchmark.edition}"
+        )
+
+
+def _check_formats(benchmark: Benchmark, metric: MetricSpec) -> None:
+    formats = metric.params.get("asked_as")
+    if formats is None:
+        return
+    known = [str(one) for one in benchmark.conditions] if benchmark.hybrid else []
+    if not isinstance(formats, list) or not formats or not set(formats) <= set(known):
+        raise InputError(
+            f"{benchmark.name}: metric {metric.name}: params.asked_as: {formats!r} must be a list of "
+            f"conditions of a hybrid benchmark ({', '.join(known) or 'this one is not'})"
+        )

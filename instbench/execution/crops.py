@@ -1,25 +1,43 @@
-"""Crops of detected objects, and what they are compared with."""
+"""Crops of objects, and what they are compared with.
+
+Strict edition: the detection that answers the instance, with a margin. Paper edition: the asked box, whether
+anything is drawn there or not, without a margin.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from PIL import Image
 
 from instbench.errors import InputError
+from instbench.evaluators.base import Detections
+from instbench.execution.matching import Match
+from instbench.layouts.from_coco import MAX_INSTANCES
+from instbench.layouts.geometry import boxes_xyxy_to_pixels
 from instbench.layouts.prompts import COLORS, TEXTURES
-from instbench.layouts.types import Instance
+from instbench.layouts.types import Instance, Layout
 
 __all__ = [
     "ATTRIBUTES",
     "CROP_PADDING",
+    "PUBLISHED_CROP",
+    "Crop",
+    "asked_crops",
     "asked_attribute",
     "attribute_labels",
     "attribute_prompts",
     "crop_box",
+    "found_crops",
 ]
 
 ATTRIBUTES = ("color", "texture")
 CROP_PADDING = 0.08
 """Margin on each side of a crop, as a share of the box's width and height."""
+PUBLISHED_CROP = "the asked box of the first 30 annotations, rounded to pixels"
+"""The rule of `asked_crops`, for identities."""
+
+Crop = tuple[Instance, Image.Image]
 
 
 def attribute_labels(attribute: str, texts_in_use: frozenset[str]) -> tuple[str, ...]:
@@ -72,3 +90,58 @@ def crop_box(image: Image.Image, box_xyxy: tuple[float, float, float, float]) ->
     if right - left < 1 or bottom - top < 1:
         return None
     return image.crop((left, top, right, bottom))
+
+
+def found_crops(
+    layout: Layout,
+    image: Image.Image,
+    detections: Detections,
+    matches: Sequence[Match | None],
+    attribute: str,
+) -> list[Crop]:
+    """Crops of the found objects that are asked for an attribute (strict edition).
+
+    Args:
+        layout: Full layout.
+        image: Its image.
+        detections: What a detector saw in it.
+        matches: One entry per requested instance.
+        attribute: "color" or "texture".
+
+    Returns:
+        Instances with their crops; one without a match, or with an empty crop, is left out.
+    """
+    crops = []
+    for instance, match in zip(layout.requested, matches, strict=True):
+        if match is None or asked_attribute(instance, attribute) is None:
+            continue
+        x0, y0, x1, y1 = (float(value) for value in detections.boxes_xyxy[match.detection])
+        crop = crop_box(image, (x0, y0, x1, y1))
+        if crop is not None:
+            crops.append((instance, crop))
+    return crops
+
+
+def asked_crops(layout: Layout, image: Image.Image, attribute: str) -> list[Crop]:
+    """Crops of the asked boxes, as the published script cuts them (paper edition).
+
+    The first 30 annotations of an image are cut, crowds included. Corners are rounded to whole pixels, half to
+    even; what lies outside of the image is black.
+
+    Args:
+        layout: Full layout of the paper edition.
+        image: Its image.
+        attribute: "color" or "texture".
+
+    Returns:
+        Instances with their crops; an empty crop is left out (the published script skips it with a message).
+    """
+    crops = []
+    for instance in layout.instances[:MAX_INSTANCES]:
+        if instance.box_xyxy is None or asked_attribute(instance, attribute) is None:
+            continue
+        corners = boxes_xyxy_to_pixels(instance.box_xyxy, image.width, image.height)
+        left, top, right, bottom = (round(value) for value in corners.tolist())
+        if right > left and bottom > top:
+            crops.append((instance, image.crop((left, top, right, bottom))))
+    return crops

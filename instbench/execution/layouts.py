@@ -32,13 +32,23 @@ def make_layouts(benchmark: Benchmark, limit: int | None = None) -> tuple[Layout
     """
     data = benchmark.dataset
     if isinstance(data, ShapesData):
-        return _shapes_layouts(data, benchmark.edition, benchmark.attribute, benchmark.prompt)
-    return _coco_layouts(data, benchmark, limit)
+        rules = (benchmark.edition, benchmark.attribute, benchmark.prompt, benchmark.square_source)
+        layouts = _shapes_layouts(data, *rules)
+    else:
+        layouts = _coco_layouts(data, benchmark, limit, "custom")
+    if benchmark.hybrid:
+        from instbench.layouts.hybrid import assign_formats
+
+        name = benchmark.name.removesuffix("@custom")  # the same mix on other data
+        return tuple(assign_formats(layouts, name, benchmark.conditions))
+    return layouts
 
 
 @lru_cache(maxsize=16)
-def _shapes_layouts(data: ShapesData, edition: str, attribute: str | None, prompt: str) -> tuple[Layout, ...]:
-    from instbench.datasets.shapes import WORLDS, shapes_dataset
+def _shapes_layouts(
+    data: ShapesData, edition: str, attribute: str | None, prompt: str, square: int | None
+) -> tuple[Layout, ...]:
+    from instbench.datasets.shapes import TEXTURES, WORLDS, shapes_dataset
     from instbench.layouts import from_coco
 
     if data.world not in WORLDS:
@@ -51,11 +61,16 @@ def _shapes_layouts(data: ShapesData, edition: str, attribute: str | None, promp
         attribute=attribute,
         dataset=f"{data.world}-{data.split}",
         prompt=prompt,
+        # The paper edition gives out words by annotation id; only the world's own can be drawn and seen.
+        attribute_words=TEXTURES if attribute == "texture" else None,
+        square=square,
     )
     return tuple(layouts)
 
 
-def _coco_layouts(data: CocoData, benchmark: Benchmark, limit: int | None) -> tuple[Layout, ...]:
+def _coco_layouts(
+    data: CocoData, benchmark: Benchmark, limit: int | None, dataset: str
+) -> tuple[Layout, ...]:
     from instbench.layouts import from_coco
 
     counts = [count for count in (data.count, limit) if count is not None]
@@ -64,10 +79,11 @@ def _coco_layouts(data: CocoData, benchmark: Benchmark, limit: int | None) -> tu
         data.captions,
         edition=benchmark.edition,
         attribute=benchmark.attribute,
-        dataset="custom",
+        dataset=dataset,
         limit=min(counts, default=None),
         images_dir=data.images,
         prompt=benchmark.prompt,
+        square=benchmark.square_source,
     )
     return tuple(layouts)
 

@@ -181,6 +181,8 @@ def _observe_and_score(
             evaluators,
             canvas_size=benchmark.canvas_size,
             attributes=asked_attributes(benchmark),
+            published=benchmark.edition == "paper",
+            file_format=benchmark.file_format,
         )
     with _timed(record, "score"):
         return score_run(run, record, benchmark, layouts, observations, evaluators, session)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +18,13 @@ from instbench.evaluators.base import Detections
 from instbench.execution.crops import (
     ATTRIBUTES,
     CROP_PADDING,
+    PUBLISHED_CROP,
+    Crop,
     asked_attribute,
+    asked_crops,
     attribute_labels,
     attribute_prompts,
-    crop_box,
+    found_crops,
 )
 from instbench.execution.matching import MATCH_RULE, match_layout
 from instbench.execution.session import Evaluators
@@ -30,7 +34,7 @@ from instbench.runs.atomic import sha256_file
 from instbench.runs.store import RunFolder
 from instbench.runs.tables import ObservationTable
 
-__all__ = ["Observations", "observe_images", "read_detections"]
+__all__ = ["Observations", "jpeg_copy", "observe_images", "read_detections"]
 
 _KEYS = [("image_key", pa.string()), ("image_sha256", pa.string())]
 _DETECTIONS = pa.schema(
@@ -50,6 +54,7 @@ _CROPS = pa.schema(
         ("annotation_ids", pa.list_(pa.int64())),
         ("attributes", pa.list_(pa.string())),
         ("scores", pa.list_(pa.list_(pa.float32()))),
+        ("phrase_scores", pa.list_(pa.float32())),
     ]
 )
 _FEATURES = pa.schema([*_KEYS, ("features", pa.list_(pa.float32()))])
@@ -65,6 +70,7 @@ class Observations:
         detections: Detections by image key.
         crops: Similarities to the labels by (image key, annotation id, attribute); no entry where the
             instance was not found.
+        phrase_scores: Similarities of the same crops to the phrases of their instances.
         labels: The label words by attribute.
         features: Image features by image key.
         missing: Keys of images that do not exist.
@@ -72,6 +78,7 @@ class Observations:
 
     detections: dict[str, Detections] = field(default_factory=dict)
     crops: dict[CropKey, NDArray[np.float32]] = field(default_factory=dict)
+    phrase_scores: dict[CropKey, float] = field(default_factory=dict)
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     features: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
@@ -84,6 +91,8 @@ def observe_images(
     *,
     canvas_size: int,
     attributes: Sequence[str] = (),
+    published: bool = False,
+    file_format: str = "png",
     chunk: int = defaults.OBSERVE_CHUNK,
 ) -> Observations:
     """Runs the evaluators on the images that they have not seen yet.
@@ -96,13 +105,15 @@ def observe_images(
         layouts: Full layouts, in order.
         evaluators: The evaluators.
         canvas_size: Side of the images in pixels.
-        attributes: Attributes ("color", "texture") to score on crops of found objects.
+        attributes: Attributes ("color", "texture") to score on crops.
+        published: Crop the asked boxes, as the published script does, in place of the found objects.
+        file_format: "png", or "jpeg-q75" to show evaluators the images after that compression.
         chunk: Images between two writes.
 
     Returns:
         All observations, those read back included.
     """
-    observer = _Observer(folder, layouts, evaluators, canvas_size, attributes)
+    observer = _Observer(folder, layouts, evaluators, canvas_size, attributes, published, file_format)
     hashes = {
         layout.image_key: sha256_file(folder.image_path(layout.image_key))
         for layout in layouts
@@ -129,32 +140,48 @@ class _Observer:
         evaluators: Evaluators,
         canvas_size: int,
         attributes: Sequence[str],
+        published: bool,
+        file_format: str,
     ) -> None:
         self.folder = folder
         self.layouts = layouts
         self.evaluators = evaluators
         self.canvas_size = canvas_size
-        self.labels = _labels(layouts, attributes) if evaluators.image_text and evaluators.detector else {}
+        self.published = published
+        self.compressed = file_format == "jpeg-q75"
+        self.labels = _labels(layouts, attributes) if self._can_crop else {}
         identity = evaluators.identity()
+        if self.compressed:
+            identity = {role: {**one, "sees": file_format} for role, one in identity.items()}
         where = folder.observations
         self.detections = self.crops = self.features = None
         if evaluators.detector is not None:
             self.detections = ObservationTable(where, "detections", _DETECTIONS, identity["detector"])
         if self.labels:
             asked = {
-                layout.image_key: [[one.annotation_id, one.color, one.texture] for one in layout.requested]
+                layout.image_key: [
+                    [one.annotation_id, one.color, one.texture, one.phrase] for one in layout.requested
+                ]
                 for layout in layouts
             }
-            maker = {
-                **{role: identity[role] for role in ("detector", "image_text")},
+            maker: dict[str, Any] = {
+                "image_text": identity["image_text"],
                 "labels": {name: list(words) for name, words in self.labels.items()},
-                "match": MATCH_RULE,
-                "padding": CROP_PADDING,
                 "asked": asked,
             }
+            if published:
+                maker["crop"] = PUBLISHED_CROP
+            else:
+                maker |= {"detector": identity["detector"], "match": MATCH_RULE, "padding": CROP_PADDING}
             self.crops = ObservationTable(where, "crops", _CROPS, maker)
         if evaluators.features is not None:
             self.features = ObservationTable(where, "features", _FEATURES, identity["features"])
+
+    @property
+    def _can_crop(self) -> bool:
+        """Whether crops can be cut and compared; the published ones need no detector."""
+        named = self.evaluators
+        return named.image_text is not None and (self.published or named.detector is not None)
 
     @property
     def tables(self) -> list[ObservationTable]:
@@ -167,16 +194,15 @@ class _Observer:
         images = {}
         for layout in layouts:
             with Image.open(self.folder.image_path(layout.image_key), formats=["PNG"]) as stored:
-                images[layout.image_key] = stored.convert("RGB")
+                image = stored.convert("RGB")
+            images[layout.image_key] = jpeg_copy(image) if self.compressed else image
         if self.detections is not None:
             self._detect(self.detections, images, hashes)
-        if self.crops is not None and self.detections is not None:
-            rows = self.detections.rows
+        if self.crops is not None:
             for layout in layouts:
                 if not self.crops.has(layout.image_key, hashes[layout.image_key]):
-                    detections = _detections_from_row(rows[layout.image_key])
                     image = images[layout.image_key]
-                    self.crops.add(self._crop_row(layout, image, detections, hashes[layout.image_key]))
+                    self.crops.add(self._crop_row(layout, image, hashes[layout.image_key]))
         if self.features is not None:
             self._extract(self.features, images, hashes)
         for table in self.tables:
@@ -203,33 +229,34 @@ class _Observer:
         for key, vector in zip(keys, features, strict=True):
             table.add({"image_key": key, "image_sha256": hashes[key], "features": vector.tolist()})
 
-    def _crop_row(
-        self, layout: Layout, image: Image.Image, detections: Detections, digest: str
-    ) -> dict[str, Any]:
+    def _crop_row(self, layout: Layout, image: Image.Image, digest: str) -> dict[str, Any]:
         row: dict[str, Any] = {
             "image_key": layout.image_key,
             "image_sha256": digest,
             "annotation_ids": [],
             "attributes": [],
             "scores": [],
+            "phrase_scores": [],
         }
-        matches = match_layout(layout, detections, self.canvas_size)
+        cut = self._cutter(layout, image)
         for attribute, labels in self.labels.items():
-            ids, crops = [], []
-            for instance, match in zip(layout.requested, matches, strict=True):
-                if match is None or asked_attribute(instance, attribute) is None:
-                    continue
-                x0, y0, x1, y1 = (float(value) for value in detections.boxes_xyxy[match.detection])
-                crop = crop_box(image, (x0, y0, x1, y1))
-                if crop is not None:
-                    ids.append(instance.annotation_id)
-                    crops.append(crop)
+            crops = cut(attribute)
             if crops and self.evaluators.image_text is not None:
-                scores = self.evaluators.image_text.similarity(crops, attribute_prompts(labels))
-                row["annotation_ids"] += ids
-                row["attributes"] += [attribute] * len(ids)
-                row["scores"] += [vector.tolist() for vector in scores]
+                texts = [*attribute_prompts(labels), *(instance.phrase for instance, _ in crops)]
+                scores = self.evaluators.image_text.similarity([crop for _, crop in crops], texts)
+                row["annotation_ids"] += [instance.annotation_id for instance, _ in crops]
+                row["attributes"] += [attribute] * len(crops)
+                row["scores"] += scores[:, : len(labels)].tolist()
+                row["phrase_scores"] += scores[:, len(labels) :].diagonal().tolist()
         return row
+
+    def _cutter(self, layout: Layout, image: Image.Image) -> Callable[[str], list[Crop]]:
+        """What cuts the crops of an image, by attribute."""
+        if self.published or self.detections is None:
+            return lambda attribute: asked_crops(layout, image, attribute)
+        seen = _detections_from_row(self.detections.rows[layout.image_key])
+        matches = match_layout(layout, seen, self.canvas_size)
+        return lambda attribute: found_crops(layout, image, seen, matches, attribute)
 
     def finish(self, layouts: Sequence[Layout]) -> Observations:
         keys = [layout.image_key for layout in layouts]
@@ -245,9 +272,10 @@ class _Observer:
                 result.features[key] = np.asarray(vector, dtype=np.float32)
             if self.crops is not None:
                 row = self.crops.rows[key]
-                columns = (row["annotation_ids"], row["attributes"], row["scores"])
-                for annotation_id, attribute, scores in zip(*columns, strict=True):
+                columns = (row["annotation_ids"], row["attributes"], row["scores"], row["phrase_scores"])
+                for annotation_id, attribute, scores, phrase_score in zip(*columns, strict=True):
                     result.crops[key, annotation_id, attribute] = np.asarray(scores, dtype=np.float32)
+                    result.phrase_scores[key, annotation_id, attribute] = float(phrase_score)
         return result
 
 
@@ -260,6 +288,15 @@ def _labels(layouts: Sequence[Layout], attributes: Sequence[str]) -> dict[str, t
             if words:
                 labels[attribute] = attribute_labels(attribute, words)
     return labels
+
+
+def jpeg_copy(image: Image.Image) -> Image.Image:
+    """The image after JPEG compression at quality 75 with PIL's other defaults, as published results are saved."""
+    stream = io.BytesIO()
+    image.save(stream, format="JPEG", quality=75)
+    stream.seek(0)
+    with Image.open(stream, formats=["JPEG"]) as stored:
+        return stored.convert("RGB")
 
 
 def _row_from_detections(detections: Detections, image: Image.Image) -> dict[str, Any]:

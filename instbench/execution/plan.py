@@ -173,6 +173,9 @@ def make_requests(
 ) -> list[GenerationRequest]:
     """Turns layouts into requests: withheld formats removed, seeds derived.
 
+    In the paper edition the layouts first become what the published script passes on
+    (`instbench.layouts.published`).
+
     Args:
         benchmark: The benchmark.
         layouts: Full layouts.
@@ -183,7 +186,10 @@ def make_requests(
         One request per layout, in order.
     """
     from instbench.layouts import restrict
+    from instbench.layouts.published import as_published
 
+    if benchmark.edition == "paper":
+        layouts = [as_published(layout) for layout in layouts]
     conditions: frozenset[Condition] = frozenset(benchmark.conditions)
     return [
         GenerationRequest(

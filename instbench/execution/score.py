@@ -36,6 +36,7 @@ ROW_SCHEMA = pa.schema(
         ("annotation_id", pa.int64()),
         ("category", pa.string()),
         ("phrase", pa.string()),
+        ("asked_as", pa.string()),
         ("asked_color", pa.string()),
         ("asked_texture", pa.string()),
         ("found", pa.bool_()),
@@ -62,6 +63,7 @@ class ScoreContext:
         observations: What the evaluators saw.
         evaluators: The evaluators.
         session: Networks and shared features.
+        seed: The user's seed; metrics that draw at random derive theirs from it.
         rows: One row per requested instance by (image key, annotation id); scorers fill columns in.
         cache: Results that several metrics share.
     """
@@ -71,6 +73,7 @@ class ScoreContext:
     observations: Observations
     evaluators: Evaluators
     session: Session
+    seed: int = 0
     rows: dict[RowKey, dict[str, Any]] = field(default_factory=dict)
     cache: dict[str, Any] = field(default_factory=dict)
 
@@ -181,7 +184,8 @@ def score_run(
     Raises:
         InputError: If a metric or one of its parameters is unknown.
     """
-    context = ScoreContext(benchmark, layouts, observations, evaluators, session)
+    seed = int(record.identity.get("seed", 0))
+    context = ScoreContext(benchmark, layouts, observations, evaluators, session, seed)
     _start_rows(context)
     for reason, count in context.unscored.items():
         listed = f" ({', '.join(context.unknown_categories)})" if reason == UNKNOWN_CATEGORY else ""
@@ -224,6 +228,7 @@ def _start_rows(context: ScoreContext) -> None:
                 annotation_id=instance.annotation_id,
                 category=instance.category,
                 phrase=instance.phrase,
+                asked_as=None if instance.condition is None else str(instance.condition),
                 asked_color=instance.color,
                 asked_texture=instance.texture,
                 not_scored=context.reason_unscored(layout, instance),

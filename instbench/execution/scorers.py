@@ -7,7 +7,7 @@ A scorer is a function ``(context, **params) -> MetricRecord``. Plug-ins (entry 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -17,11 +17,14 @@ from instbench.execution.crops import CROP_PADDING, asked_attribute
 from instbench.execution.matching import MATCH_RULE
 from instbench.execution.reference import ReferenceImages
 from instbench.execution.score import NO_IMAGE, ScoreContext
+from instbench.layouts.types import Condition
 from instbench.runs.records import MetricRecord
 
 __all__ = ["attribute_accuracy", "average_precision", "fid", "mask_iou", "points_in_mask"]
 
 NO_MASKS = "the detector gives no masks"
+OTHER_FORMAT = "asked in another format"
+CROWD = "crowd region, which AP ignores"
 NO_REFERENCE = "no real images to compare with; give --images"
 BROKEN_REFERENCE = "a real image is missing or unreadable"
 _FEWEST_FOR_FID = 2
@@ -72,8 +75,31 @@ def _skipped(context: ScoreContext, rows: Iterable[tuple[int, str | None]]) -> C
     return reasons
 
 
+def _asked_as(context: ScoreContext, asked_as: Sequence[str] | None) -> set[int] | None:
+    """Ids of the requested instances that were asked in one of these formats; None for all."""
+    if asked_as is None:
+        return None
+    wanted = {Condition(one) for one in asked_as}
+    return {
+        one.annotation_id for layout in context.layouts for one in layout.requested if one.condition in wanted
+    }
+
+
+def _add_other_formats(context: ScoreContext, reasons: Counter[str], kept: set[int] | None) -> None:
+    """Counts what can be scored but was asked in another format."""
+    if kept is not None:
+        scorable = [row for row in context.rows.values() if row["not_scored"] is None]
+        others = sum(row["annotation_id"] not in kept for row in scorable)
+        if others:
+            reasons[OTHER_FORMAT] += others
+
+
 def average_precision(
-    context: ScoreContext, *, iou_type: Literal["bbox", "segm"], number: str
+    context: ScoreContext,
+    *,
+    iou_type: Literal["bbox", "segm"],
+    number: str,
+    asked_as: Sequence[str] | None = None,
 ) -> MetricRecord:
     """One of COCOeval's numbers on the asked layout at canvas size.
 
@@ -81,6 +107,7 @@ def average_precision(
         context: The run's layouts and observations.
         iou_type: "bbox" or "segm".
         number: "ap", "ap50", "ap75", "ar100", …
+        asked_as: Hybrid benchmarks: only instances asked in these formats count, the others are ignore regions.
 
     Returns:
         The record; ``details.per_category`` has the same number by category where there is one.
@@ -90,42 +117,106 @@ def average_precision(
     _need_detector(context, "average precision")
     if iou_type == "segm" and (empty := _without_masks(context)) is not None:
         return empty
-    if iou_type not in context.cache:
-        context.cache[iou_type] = evaluate_average_precision(context.truth, context.detections, iou_type)
-    result = context.cache[iou_type]
+    kept = _asked_as(context, asked_as)
+    key = iou_type if asked_as is None else f"{iou_type}:{','.join(sorted(asked_as))}"
+    if key not in context.cache:
+        truth = context.truth if kept is None else _ignoring_others(context.truth, kept)
+        context.cache[key] = evaluate_average_precision(truth, context.detections, iou_type)
+    result = context.cache[key]
     if number not in result.values:
         raise InputError(f"average_precision has no number {number!r}; it has: {', '.join(result.values)}")
     per_category = {name: getattr(one, number, None) for name, one in result.per_category.items()}
     details = {"per_category": per_category} if any(v is not None for v in per_category.values()) else {}
     reasons = Counter(context.unscored)
+    _add_other_formats(context, reasons, kept)
+    crowds = _crowds(context)
+    if crowds:
+        reasons[CROWD] += crowds
     no_mask = _requested(context) - sum(reasons.values()) - result.n_scored
     if no_mask:
         reasons["no mask"] += no_mask
     return _record(context, result.values[number], result.n_scored, reasons, **details)
 
 
-def mask_iou(context: ScoreContext, *, score_threshold: float = 0.3) -> MetricRecord:
-    """Mean IoU of asked masks and the masks assigned to them; a missing object counts 0."""
+def _ignoring_others(truth: dict[str, Any], kept: set[int]) -> dict[str, Any]:
+    annotations = [one if one["id"] in kept else {**one, "ignore": 1} for one in truth["annotations"]]
+    return {**truth, "annotations": annotations}
+
+
+def _crowds(context: ScoreContext) -> int:
+    """Requested crowd regions that could be scored: asked for in the paper edition, ignored by COCO's AP."""
+    return sum(
+        one.is_crowd and context.reason_unscored(layout, one) is None
+        for layout in context.layouts
+        for one in layout.requested
+    )
+
+
+def mask_iou(
+    context: ScoreContext, *, score_threshold: float = 0.3, asked_as: Sequence[str] | None = None
+) -> MetricRecord:
+    """Mean IoU of asked masks and the masks assigned to them; a missing object counts 0.
+
+    Args:
+        context: The run's layouts and observations.
+        score_threshold: Smallest confidence of a detection that counts.
+        asked_as: Hybrid benchmarks: the mean is over the instances asked in these formats; all take part in
+            the assignment.
+    """
     from metrics import mask_iou as compute
 
     _need_detector(context, "mask_iou")
     if (empty := _without_masks(context)) is not None:
         return empty
     result = compute(context.truth, context.detections, score_threshold=score_threshold)
+    kept = _asked_as(context, asked_as)
     for row in result.per_instance:
-        if row.scored:
+        if row.scored and (kept is None or row.annotation_id in kept):
             context.row(row.annotation_id)["iou_mask"] = row.iou
     skipped = _skipped(
         context, ((row.annotation_id, row.reason) for row in result.per_instance if not row.scored)
     )
-    details = {"score_threshold": score_threshold, "n_missing": result.n_missing}
-    return _record(context, result.value, result.n_scored, skipped, **details)
+    values = [
+        (row.annotation_id, row.iou, row.detection is None) for row in result.per_instance if row.scored
+    ]
+    details = {"score_threshold": score_threshold}
+    return _mean_over(context, values, skipped, kept, details)
+
+
+def _mean_over(
+    context: ScoreContext,
+    values: Sequence[tuple[int, float | None, bool]],
+    skipped: Counter[str],
+    kept: set[int] | None,
+    details: dict[str, Any],
+) -> MetricRecord:
+    """The mean of (annotation id, value, missing) over the instances that are kept."""
+    of_kept = [one for one in values if kept is None or one[0] in kept]
+    reasons = Counter(skipped)
+    if len(of_kept) < len(values):
+        reasons[OTHER_FORMAT] += len(values) - len(of_kept)
+    numbers = [value for _, value, _ in of_kept if value is not None]
+    details = {**details, "n_missing": sum(missing for *_, missing in of_kept)}
+    mean = float(np.mean(numbers)) if numbers else None
+    return _record(context, mean, len(numbers), reasons, **details)
 
 
 def points_in_mask(
-    context: ScoreContext, *, kind: Literal["point", "scribble"], score_threshold: float = 0.3
+    context: ScoreContext,
+    *,
+    kind: Literal["point", "scribble"],
+    score_threshold: float = 0.3,
+    asked_as: Sequence[str] | None = None,
 ) -> MetricRecord:
-    """Share of the asked points that lie inside a detection of their class; no detection counts 0."""
+    """Share of the asked points that lie inside a detection of their class; no detection counts 0.
+
+    Args:
+        context: The run's layouts and observations.
+        kind: "point" or "scribble".
+        score_threshold: Smallest confidence of a detection that counts.
+        asked_as: Hybrid benchmarks: the mean is over the instances asked in these formats; all take part in
+            the assignment.
+    """
     from metrics import points_in_mask as compute
 
     _need_detector(context, f"{kind}_hit_rate")
@@ -136,13 +227,19 @@ def points_in_mask(
             if points is not None:
                 given[one.annotation_id] = points
     result = compute(context.truth, context.detections, kind, given=given, score_threshold=score_threshold)
+    kept = _asked_as(context, asked_as)
     for row in result.per_instance:
-        if row.value is not None:
+        if row.value is not None and (kept is None or row.annotation_id in kept):
             column, value = ("hit", row.value > 0) if kind == "point" else ("share", row.value)
             context.row(row.annotation_id)[column] = value
     left_out = ((row.annotation_id, row.reason) for row in result.per_instance if row.value is None)
-    details = {"score_threshold": score_threshold, "n_missing": result.n_missing}
-    return _record(context, result.value, result.n_scored, _skipped(context, left_out), **details)
+    values = [
+        (row.annotation_id, row.value, row.detection is None)
+        for row in result.per_instance
+        if row.value is not None
+    ]
+    details = {"score_threshold": score_threshold}
+    return _mean_over(context, values, _skipped(context, left_out), kept, details)
 
 
 def attribute_accuracy(context: ScoreContext, *, attribute: Literal["color", "texture"]) -> MetricRecord:

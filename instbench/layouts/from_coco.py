@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -60,6 +60,10 @@ def from_coco(
     max_instances: int = MAX_INSTANCES,
     prompt: str = "caption",
     seed: int = 0,
+    numpy_seed: int | None = None,
+    python_seed: int | None = None,
+    attribute_words: Sequence[str] | None = None,
+    square: int | None = None,
 ) -> list[Layout]:
     """Makes one layout per image, images without instances included.
 
@@ -77,9 +81,19 @@ def from_coco(
         image_ids: Only these images; None takes all.
         limit: Only the first images in ascending order of id.
         images_dir: Folder of the real images; fills `Layout.source_path`.
-        max_instances: Cap of the strict edition; the paper edition draws points for that many.
+        max_instances: Cap of the strict edition. The paper edition keeps all annotations, draws points for
+            all of them, and caps what is shown later (see `instbench.layouts.published`).
         prompt: Rule of the global prompt (see `instbench.layouts.prompts`).
-        seed: Seed of scribbles and mask points.
+        seed: Seed of scribbles and mask points. Strict edition: hashed with the annotation id. Paper edition:
+            one stream for the whole file, as if the published script ran after ``numpy.random.seed(seed)``
+            and ``random.seed(seed)``.
+        numpy_seed: Paper edition: seed of numpy's stream (scribbles) where it differs from `seed`.
+        python_seed: Paper edition: seed of Python's stream (mask points of masks below 128 pixels) where it
+            differs from `seed`.
+        attribute_words: Words that are asked for by ``annotation_id % len(words)``; None takes the published
+            lists.
+        square: Paper edition: squash every image and its annotations to squares of this many pixels first, masks
+            by the nearest pixel, as the data of the published runs were (512); None takes the file as it is.
 
     Returns:
         Layouts in ascending order of image id.
@@ -91,6 +105,12 @@ def from_coco(
     from instbench.progress import track
 
     _check_options(edition, attribute, prompt, limit, max_instances)
+    if attribute_words is not None and not attribute_words:
+        raise InputError("attribute_words is empty; give at least one word, or None")
+    if edition != "paper" and (numpy_seed is not None or python_seed is not None):
+        raise InputError("numpy_seed and python_seed belong to the paper edition; give seed")
+    if square is not None and (edition != "paper" or square < 1):
+        raise InputError(f"square {square}: must be a positive size, in the paper edition alone")
     coco = annotations if isinstance(annotations, CocoAnnotations) else CocoAnnotations.read(annotations)
     texts = CocoCaptions.read(captions).by_image if captions is not None else {}
     chosen = _choose(coco, image_ids, limit)
@@ -101,7 +121,14 @@ def from_coco(
         cast(PromptRule, prompt),
         max_instances,
         seed,
+        None if attribute_words is None else tuple(attribute_words),
+        square,
     )
+    if edition == "paper":
+        from instbench.layouts.locations import PaperPoints
+
+        streams = (seed if numpy_seed is None else numpy_seed, seed if python_seed is None else python_seed)
+        builder.paper = PaperPoints(*streams)
     layouts = []
     for image_id in track(chosen, description="layouts") if len(chosen) >= _PROGRESS_FROM else chosen:
         image = coco.images[image_id]
@@ -112,8 +139,8 @@ def from_coco(
                 dataset=dataset,
                 image_id=image_id,
                 caption=builder.caption(texts.get(image_id, ()), instances),
-                source_width=image.width,
-                source_height=image.height,
+                source_width=square or image.width,
+                source_height=square or image.height,
                 instances=instances,
                 source_path=_source_path(image, images_dir),
             )
@@ -130,20 +157,16 @@ class _Builder:
     prompt: PromptRule
     max_instances: int
     seed: int
+    attribute_words: tuple[str, ...] | None = None
+    square: int | None = None
     paper: PaperPoints | None = None
-
-    def __post_init__(self) -> None:
-        if self.edition == "paper":
-            from instbench.layouts.locations import PaperPoints
-
-            self.paper = PaperPoints(self.seed)
 
     def instances(self, image: CocoImage) -> tuple[Instance, ...]:
         built: list[Instance] = []
         requested = 0
-        for position, annotation in enumerate(self.coco.by_image[image.id]):
-            if self.paper is not None:
-                built.append(self._paper_instance(annotation, image, slot=position))
+        for annotation in self.coco.by_image[image.id]:
+            if self.edition == "paper":
+                built.append(self._paper_instance(annotation, image))
                 continue
             instance = self._strict_instance(annotation, image, full=requested >= self.max_instances)
             requested += not instance.is_ignored
@@ -197,18 +220,26 @@ class _Builder:
             mask_points_xy=None if mask is None else strict_mask_points(mask, annotation.id, seed=self.seed),
         )
 
-    def _paper_instance(self, annotation: CocoAnnotation, image: CocoImage, *, slot: int) -> Instance:
-        from instbench.layouts.locations import InstancePoints
-        from instbench.layouts.rle import decode
+    def _paper_instance(self, annotation: CocoAnnotation, image: CocoImage) -> Instance:
+        from instbench.layouts.locations import InstancePoints, nearest_resize
+        from instbench.layouts.rle import decode, encode
 
         rle = self._mask(annotation, image)
+        mask = None if rle is None else decode(rle)
+        area = annotation.area
+        if self.square is not None:
+            if mask is not None:
+                mask = nearest_resize(mask, self.square)
+                rle = encode(mask)
+            if area is not None:
+                area *= self.square**2 / (image.width * image.height)
         box = self._box(annotation, image, clip=False)
         centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         points = InstancePoints(centre, None, None)
-        if self.paper is not None and rle is not None:
-            points = self.paper.draw(box, decode(rle))
+        if self.paper is not None and mask is not None:
+            points = self.paper.draw(box, mask)
         name = self.coco.categories[annotation.category_id]
-        word = None if self.attribute is None else attribute_word(self.attribute, annotation.id)
+        word = None if self.attribute is None else self._word(self.attribute, annotation.id)
         return Instance(
             phrase=name if word is None else f"{word} {name}",
             category=name,
@@ -222,7 +253,7 @@ class _Builder:
             color=word if self.attribute == "color" else None,
             texture=word if self.attribute == "texture" else None,
             is_crowd=annotation.is_crowd,
-            area=annotation.area,
+            area=area,
         )
 
     def _words(self, annotation: CocoAnnotation) -> tuple[str, str | None, str | None]:
@@ -230,7 +261,7 @@ class _Builder:
         name = self.coco.categories[annotation.category_id].replace("_", " ")  # LVIS names
         own = annotation.attributes
         if self.attribute is not None:
-            word = own.get(self.attribute) or attribute_word(self.attribute, annotation.id)
+            word = own.get(self.attribute) or self._word(self.attribute, annotation.id)
             color, texture = (word, None) if self.attribute == "color" else (None, word)
             return f"{word} {name}", color, texture
         if not annotation.captions:
@@ -241,6 +272,9 @@ class _Builder:
         color = color if color is not None and color.lower() in said else None
         texture = texture if texture is not None and texture.lower() in said else None
         return phrase, color, texture
+
+    def _word(self, attribute: Attribute, annotation_id: int) -> str:
+        return attribute_word(attribute, annotation_id, self.attribute_words)
 
     def _mask(self, annotation: CocoAnnotation, image: CocoImage) -> MaskRLE | None:
         from instbench.layouts.rle import from_coco_segmentation

@@ -22,6 +22,7 @@ __all__ = [
     "NUM_SCRIBBLE_POINTS",
     "InstancePoints",
     "PaperPoints",
+    "nearest_resize",
     "strict_mask_points",
     "strict_point",
     "strict_scribble",
@@ -138,13 +139,18 @@ def strict_mask_points(
 class PaperPoints:
     """Points as the published evaluation script draws them, from two random streams.
 
+    The streams equal those of the script after ``numpy.random.seed(seed)`` and
+    ``random.seed(python_seed)``.
+
     Args:
-        seed: Seed of both streams (numpy's legacy generator and Python's own).
+        seed: Seed of numpy's legacy generator: scribbles, one draw per mask that is not empty.
+        python_seed: Seed of Python's own generator: mask points of masks below 128 pixels. None takes
+            `seed`.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, python_seed: int | None = None) -> None:
         self._numpy = np.random.RandomState(seed % 2**32)
-        self._python = random.Random(seed)
+        self._python = random.Random(seed if python_seed is None else python_seed)
 
     def draw(self, box_xyxy: tuple[float, float, float, float], mask: BoolMask) -> InstancePoints:
         """Draws the points of the next instance in file order.
@@ -162,7 +168,7 @@ class PaperPoints:
         from reference_model.points import mask_points_from_mask, scribble_points_from_mask
 
         height, width = mask.shape
-        square = _nearest(mask, _PAPER_SCRIBBLE_SIZE)
+        square = nearest_resize(mask, _PAPER_SCRIBBLE_SIZE)
         scribble = scribble_points_from_mask(square, NUM_SCRIBBLE_POINTS, rng=self._numpy)
         outline = mask_points_from_mask(mask, NUM_MASK_POINTS, rng=self._python)
         if outline is None:
@@ -181,7 +187,8 @@ def _paper_relative(flat: NDArray[np.float64], width: int, height: int) -> tuple
     return _as_tuples(relative_points(flat, width, height).reshape(-1, 2))
 
 
-def _nearest(mask: BoolMask, size: int) -> BoolMask:
+def nearest_resize(mask: BoolMask, size: int) -> BoolMask:
+    """A mask [H, W] on a square of `size` pixels, sampled at pixel centres as PIL's NEAREST does."""
     height, width = mask.shape
     rows = (2 * np.arange(size) + 1) * height // (2 * size)
     columns = (2 * np.arange(size) + 1) * width // (2 * size)

@@ -48,9 +48,15 @@ TEXTURES = ("rubber", "fluffy", "metallic", "wooden", "plastic", "fabric", "leat
 _WORDS = {"color": COLORS, "texture": TEXTURES}
 
 
-def attribute_word(attribute: Attribute, annotation_id: int) -> str:
-    """The attribute that an annotation without one of its own is asked to have."""
-    words = _WORDS[attribute]
+def attribute_word(attribute: Attribute, annotation_id: int, words: Sequence[str] | None = None) -> str:
+    """The attribute that an annotation without one of its own is asked to have.
+
+    Args:
+        attribute: "color" or "texture".
+        annotation_id: Annotation id.
+        words: The words to choose from by ``annotation_id % len(words)``; None takes the published list.
+    """
+    words = words or _WORDS[attribute]
     return words[annotation_id % len(words)]
 
 

@@ -14,8 +14,9 @@ def restrict(layout: Layout, conditions: Iterable[Condition]) -> Layout:
     """Keeps only the location formats that a benchmark allows.
 
     Formats that are not in ``conditions`` become None on every instance; ``mask_points_xy`` stands or
-    falls with the mask. Ignored instances (crowds, degenerate ones, those beyond the cap) are removed.
-    The annotated area stays out as well unless box or mask is allowed, since it tells the size.
+    falls with the mask. An instance that is asked in one format (`Instance.condition`) keeps that one alone.
+    Ignored instances (crowds, degenerate ones, those beyond the cap) are removed. The annotated area
+    stays out as well unless box or mask is allowed, since it tells the size.
 
     Args:
         layout: The full layout.
@@ -30,6 +31,8 @@ def restrict(layout: Layout, conditions: Iterable[Condition]) -> Layout:
 
 
 def _restrict_instance(instance: Instance, allowed: frozenset[Condition]) -> Instance:
+    if instance.condition is not None:
+        allowed &= {instance.condition}
     mask = Condition.MASK in allowed
     return replace(
         instance,

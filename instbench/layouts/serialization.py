@@ -16,7 +16,7 @@ from typing import Any
 
 from instbench.errors import InputError
 from instbench.layouts.rle import check
-from instbench.layouts.types import Instance, Layout, MaskRLE
+from instbench.layouts.types import Condition, Instance, Layout, MaskRLE
 
 __all__ = ["SCHEMA_VERSION", "dumps", "layout_from_json", "layout_to_json", "read_jsonl", "write_jsonl"]
 
@@ -198,6 +198,7 @@ def _instance_from_json(record: Any, where: str) -> Instance:
             is_ignored=_flag(record, "is_ignored"),
             ignore_reason=record.get("ignore_reason"),
             area=area,
+            condition=_condition(record.get("condition")),
         )
     except InputError as error:
         raise InputError(f"{where}.{error}") from None
@@ -250,6 +251,15 @@ def _points(record: Mapping[str, Any], name: str) -> tuple[tuple[float, float], 
     if not isinstance(value, list | tuple):
         raise InputError(f"{name}: must be a list of points")
     return tuple(_point(item, f"{name}[{position}]") for position, item in enumerate(value))
+
+
+def _condition(value: Any) -> Condition | None:
+    if value is None:
+        return None
+    try:
+        return Condition(value)
+    except ValueError:
+        raise InputError(f"condition: {value!r} must be one of {', '.join(Condition)}") from None
 
 
 def _mask(value: Any) -> MaskRLE | None:

@@ -60,6 +60,8 @@ class Instance:
             crowds, degenerate annotations and instances beyond the cap).
         ignore_reason: Why `is_ignored` is set, e.g. ``"crowd"``, ``"over-cap"``, ``"degenerate"``.
         area: Area in square pixels of the source image, as annotated.
+        condition: The one format that this instance is asked in (hybrid benchmarks); None where the
+            benchmark's conditions hold for all instances alike.
     """
 
     phrase: str
@@ -77,6 +79,7 @@ class Instance:
     is_ignored: bool = False
     ignore_reason: str | None = None
     area: float | None = None
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True)

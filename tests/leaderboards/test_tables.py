@@ -9,7 +9,7 @@ import pytest
 from leaderboards import leaderboard_table, read_results, write_table
 
 
-def write_results(folder, model, *, identity="a" * 64, version=1, **values):
+def write_results(folder, model, *, identity="a" * 64, version=1, edition="strict", **values):
     folder.mkdir(parents=True)
     metrics = {
         name: {
@@ -26,7 +26,7 @@ def write_results(folder, model, *, identity="a" * 64, version=1, **values):
         "identity_sha256": identity,
         "benchmark": "shapes-box",
         "benchmark_version": version,
-        "edition": "strict",
+        "edition": edition,
         "model": model,
         "metrics": metrics,
     }
@@ -60,6 +60,16 @@ def test_versions_do_not_share_a_column(tmp_path):
     frame = leaderboard_table(read_results(runs))
     assert list(frame.columns) == ["shapes-box v1 strict: box_ap", "shapes-box v2 strict: box_ap"]
     assert frame.isna().sum().sum() == 2
+
+
+def test_editions_do_not_share_a_table(tmp_path):
+    runs = [
+        write_results(tmp_path / "a", "m", box_ap=0.2),
+        write_results(tmp_path / "b", "n", edition="paper", box_ap=0.3),
+    ]
+    with pytest.raises(ValueError, match=r"different editions: paper \(shapes-box\) and strict"):
+        leaderboard_table(read_results(runs))
+    assert list(leaderboard_table(read_results(runs[1:])).columns) == ["shapes-box v1 paper: box_ap"]
 
 
 def test_two_runs_under_one_name_are_refused(tmp_path):

@@ -45,7 +45,7 @@ def test_every_verb_has_help(capsys):
             ["run", "shapes-box", "--model", "referense", "-o", "x"],
             "'referense'; did you mean reference?",
         ),
-        (["run", "shapes-box", "--edition", "paper", "-o", "x"], "shapes-box has no edition 'paper'"),
+        (["run", "shapes-real", "--edition", "paper", "-o", "x"], "shapes-real has no edition 'paper'"),
         (["run", "shapes-box", "--captions", "c.json", "-o", "x"], "belong to --annotations"),
         (["run", "shapes-box", "--annotations", "no.json", "-o", "x"], "no.json"),
         (["run", "shapes-real", "--model", "reference", "-o", "x"], "takes only --model real-images"),

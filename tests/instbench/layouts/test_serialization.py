@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from instbench.errors import InputError
 from instbench.layouts import (
+    Condition,
     Instance,
     Layout,
     from_coco,
@@ -42,6 +43,7 @@ instances = st.builds(
     is_ignored=st.booleans(),
     ignore_reason=optional_text,
     area=st.none() | numbers,
+    condition=st.none() | st.sampled_from(Condition),
 )
 layouts = st.builds(
     Layout,
@@ -118,6 +120,7 @@ def test_bad_layout_fields_are_named(change: dict[str, Any], message: str) -> No
         ({"phrase": 3}, r"instances\[0\]\.phrase"),
         ({"color": 3}, r"instances\[0\]\.color"),
         ({"area": "big"}, r"instances\[0\]\.area"),
+        ({"condition": "depth"}, r"instances\[0\]\.condition: 'depth' must be one of"),
         ({"mask": {"size": [4, 4], "counts": "1"}}, r"instances\[0\]\.mask: run lengths cover 1 pixels"),
         ({"mask": {"size": [10**9, 10**9], "counts": "1"}}, "pixels a side"),
         ({"depth": 1}, r"instances\[0\]\.depth: unknown field"),
