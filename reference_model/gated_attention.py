@@ -61,14 +61,17 @@ class Grounding:
 
     def select(self, index: Tensor | slice) -> Grounding:
         """The grounding of some samples of the batch, in the order of `index` (repeats allowed)."""
+
+        def rows(table: Tensor) -> Tensor:
+            # Copies whole rows, several times as fast as indexing with a tensor.
+            return table[index] if isinstance(index, slice) else table.index_select(0, index)
+
         scale = self.scale
-        if isinstance(scale, Tensor) and scale.ndim:
-            scale = scale[index]
         return Grounding(
-            tokens=self.tokens[index],
-            scale=scale,
-            attention_masks={size: mask[index] for size, mask in self.attention_masks.items()},
-            projected={name: (key[index], value[index]) for name, (key, value) in self.projected.items()},
+            tokens=rows(self.tokens),
+            scale=rows(scale) if isinstance(scale, Tensor) and scale.ndim else scale,
+            attention_masks={size: rows(mask) for size, mask in self.attention_masks.items()},
+            projected={name: (rows(key), rows(value)) for name, (key, value) in self.projected.items()},
         )
 
 

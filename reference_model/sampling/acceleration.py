@@ -140,7 +140,7 @@ class TextCache:
         own = [attn.processor for attn, _, _ in self._tables]
         try:
             for attn, key, value in self._tables:
-                attn.processor = _CachedText(key[rows], value[rows])
+                attn.processor = _CachedText(key.index_select(0, rows), value.index_select(0, rows))
             yield
         finally:
             for (attn, _, _), processor in zip(self._tables, own, strict=True):
