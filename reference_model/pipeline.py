@@ -38,7 +38,7 @@ from reference_model.sampling.multi_instance_sampler import run_sampler
 from reference_model.sampling.solvers import Solver, make_solver
 from reference_model.text import TextEmbedder
 from reference_model.unet import InstanceUNet
-from reference_model.unifusion import FORMATS
+from reference_model.unifusion import FORMATS, resolve_keep
 
 __all__ = ["InstanceDiffusionPipeline", "InstanceDiffusionPipelineOutput", "SamplingParameters"]
 
@@ -265,8 +265,8 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        prompts: Sequence[GroundedPrompt],
-        seeds: Sequence[int] | None = None,
+        prompts: Sequence[GroundedPrompt] | GroundedPrompt,
+        seeds: Sequence[int] | int | None = None,
         *,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -282,13 +282,13 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         schedule: Literal["plain", "fast"] = "fast",
         max_unet_batch: int | None = None,
         output_type: Literal["pil", "np", "latent"] = "pil",
-        callback_on_step_end: Callable[[Any, int, Any, dict[str, Tensor]], dict[str, Tensor] | None]
-        | None = None,
+        callback_on_step_end: StepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> InstanceDiffusionPipelineOutput:
         """Draws one image per prompt; an image depends on its prompt and seed, not on its batch.
 
         Args:
-            prompts: Captions with their instances; numbers and formats of instances may differ.
+            prompts: Captions with their instances; numbers and formats of instances may differ. One alone will do.
             seeds: One per prompt; initial noise is drawn from it on the CPU. None draws seeds at random.
             num_inference_steps: Sampler steps. None here and below takes the checkpoint's recommendation
                 (``sampling_defaults``), else 50 / 7.5 / "" / 1.0 / 0.36.
@@ -307,6 +307,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             output_type: ``"pil"``, ``"np"`` or ``"latent"``.
             callback_on_step_end: Called with (pipeline, step, timestep, {"latents": ...}) after each step of
                 the global chains; may return other latents. With ``"plain"`` it is called image by image.
+            callback_on_step_end_tensor_inputs: What the callback is given, as in diffusers: ``"latents"`` or nothing.
 
         Returns:
             Images, seeds, the number of UNet calls and the texts that were cut.
@@ -314,8 +315,13 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         Raises:
             ValueError: If a prompt or setting is invalid; the message names it.
         """
-        prompts = list(prompts)
+        prompts = [prompts] if isinstance(prompts, GroundedPrompt) else list(prompts)
+        seeds = [seeds] if isinstance(seeds, int) else seeds
         for number, prompt in enumerate(prompts):
+            if not isinstance(prompt, GroundedPrompt):
+                raise ValueError(
+                    f"prompt {number}: a {type(prompt).__name__}; wrap the caption and its instances in GroundedPrompt"
+                )
             validate_prompt(prompt, self.unet.config.max_instances, name=f"prompt {number}")
         if seeds is not None and len(seeds) != len(prompts):
             raise ValueError(f"seeds: {len(seeds)} given for {len(prompts)} prompts; give one each")
@@ -324,6 +330,11 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         check_merge(mis_merge)
         if output_type not in ("pil", "np", "latent"):
             raise ValueError(f"output_type: {output_type!r} is unknown; choose from pil, np, latent")
+        if set(callback_on_step_end_tensor_inputs) - set(self._callback_tensor_inputs):
+            raise ValueError(
+                f"callback_on_step_end_tensor_inputs: {list(callback_on_step_end_tensor_inputs)}; "
+                f"choose from {', '.join(self._callback_tensor_inputs)}"
+            )
         parameters = self.resolve_sampling(
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
@@ -331,7 +342,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             alpha=alpha,
             mis=mis,
         )
-        options = _Options(tuple(keep), masked_attention, mis_merge, schedule, max_unet_batch, first_conv)
+        options = _Options(resolve_keep(keep), masked_attention, mis_merge, schedule, max_unet_batch, first_conv)
         drawn = [int(seed) for seed in seeds] if seeds is not None else _random_seeds(len(prompts))
         size = self._latent_size(height, width)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in drawn]
@@ -351,7 +362,8 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
                 bar.update()
                 if callback_on_step_end is None:
                     return None
-                changed = callback_on_step_end(self, step, timestep, {"latents": current})
+                shown = {"latents": current} if callback_on_step_end_tensor_inputs else {}
+                changed = callback_on_step_end(self, step, timestep, shown)
                 return (changed or {}).get("latents")
 
             for part in parts:

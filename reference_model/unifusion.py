@@ -28,7 +28,8 @@ def resolve_keep(keep: Sequence[str]) -> tuple[str, ...]:
     """Normalises a choice of formats to token order.
 
     Args:
-        keep: Names out of `FORMATS`. If it is empty, the box is switched back on, as published.
+        keep: Names out of `FORMATS`, in any order, or one name. If it is empty, the box is switched back on, as
+            published.
 
     Returns:
         The kept formats in token order.
@@ -36,10 +37,11 @@ def resolve_keep(keep: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If a name is unknown.
     """
-    unknown = [name for name in keep if name not in FORMATS]
+    names = (keep,) if isinstance(keep, str) else tuple(keep)
+    unknown = [name for name in names if name not in FORMATS]
     if unknown:
         raise ValueError(f"keep: unknown format {unknown[0]!r}; choose from {', '.join(FORMATS)}")
-    return tuple(name for name in FORMATS if name in keep) or ("box",)
+    return tuple(name for name in FORMATS if name in names) or ("box",)
 
 
 def _tokenizer(in_features: int, mid_dim: int, out_dim: int) -> nn.Sequential:
@@ -144,7 +146,8 @@ class UniFusion(nn.Module):
         Null rules, as published: a box or point is null where `masks` is 0; scribbles and mask points
         are null where `masks` is 0 and their coordinates sum to 0 (so a filled slot with all-zero
         coordinates gives the features of 0, not the null); the segment tokens are null where the masks of
-        the whole sample sum to 0. With `format_masks` the presence of each format is explicit instead.
+        the whole sample sum to 0. With `format_masks` the presence of each format is explicit instead. Arrays
+        are taken as tensors.
 
         Args:
             boxes: `[B, N, 4]` xyxy in [0, 1]; N = max_instances.
@@ -168,9 +171,12 @@ class UniFusion(nn.Module):
         kept = resolve_keep(keep)
         if format_masks is not None:
             resolve_keep(tuple(format_masks))
+        boxes, masks, positive_embeddings = map(torch.as_tensor, (boxes, masks, positive_embeddings))
         if points is None:
             points = (boxes[..., :2] + boxes[..., 2:]) / 2
-        locations = {"box": boxes, "point": points, "scribble": scribbles, "mask": polygons}
+        given = {"box": boxes, "point": points, "scribble": scribbles, "mask": polygons}
+        locations = {k: None if v is None else torch.as_tensor(v) for k, v in given.items()}
+        segs = None if segs is None else torch.as_tensor(segs)
         self._check(masks, positive_embeddings, locations)
         dtype = self.null_positive_feature.dtype
         filled = masks.unsqueeze(-1).to(dtype)
@@ -234,7 +240,7 @@ class UniFusion(nn.Module):
         if segs is None:
             features = null.expand(1, self.num_segment_tokens, -1)
         else:
-            if segs.shape[:2] != (batch, self.max_instances):
+            if segs.ndim != 4 or segs.shape[:2] != (batch, self.max_instances):
                 expected = (batch, self.max_instances, "H", "W")
                 raise ValueError(f"segs: shape {tuple(segs.shape)}, expected {expected}")
             segs = segs.to(null.dtype)

@@ -6,10 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from reference_model.checkpoints.detect import CheckpointKind, identify
 from reference_model.checkpoints.tensors import listing
 from reference_model.unet import InstanceUNet
 
@@ -108,6 +110,8 @@ def _convnext_config(state_dict: Mapping[str, Tensor]) -> dict[str, Any]:
             widths[stage] = tensor.shape[0]
     if not any(depths):
         return {"convnext_depths": None, "convnext_widths": None}
+    if not all(depths):
+        raise KeyError(f"{prefix}stages.{depths.index(0)}.0.gamma")
     tokens = state_dict["position_net.pos_embedding"].shape[1]
     return {
         "convnext_depths": depths,
@@ -123,12 +127,18 @@ def backbone_config(params: Mapping[str, Any]) -> dict[str, Any]:
         base, mult = int(params["model_channels"]), [int(m) for m in params["channel_mult"]]
         layers, resolutions = int(params["num_res_blocks"]), list(params["attention_resolutions"])
         context_dim, heads = int(params["context_dim"]), int(params["num_heads"])
+        depth = int(params.get("transformer_depth") or 1)
     except KeyError as error:
         raise ValueError(f"params: {error.args[0]!r} is missing; give the model.params of the YAML") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"params: not the model.params of a published YAML ({error})") from None
-    if not 1 <= len(mult) <= _MAX_LEVELS or not 1 <= layers <= _MAX_LEVELS:
-        raise ValueError(f"params: {len(mult)} levels of {layers} layers; at most {_MAX_LEVELS} of each")
+    if not all(1 <= count <= _MAX_LEVELS for count in (len(mult), layers, depth)):
+        raise ValueError(
+            f"params: {len(mult)} levels of {layers} layers with {depth} transformer blocks; "
+            f"1 to {_MAX_LEVELS} of each"
+        )
+    if odd := [base * m for m in mult if heads < 1 or base * m % heads]:
+        raise ValueError(f"params: {odd[0]} channels cannot be split between {heads} heads")
     attends = [2**level in resolutions for level in range(len(mult))]
     return {
         "sample_size": params.get("image_size"),
@@ -138,6 +148,7 @@ def backbone_config(params: Mapping[str, Any]) -> dict[str, Any]:
         "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
         "block_out_channels": [base * m for m in mult],
         "layers_per_block": layers,
+        "transformer_layers_per_block": depth,
         "cross_attention_dim": context_dim,
         "attention_head_dim": heads,
     }
@@ -150,7 +161,8 @@ def unet_config(state_dict: Mapping[str, Tensor], params: Mapping[str, Any]) -> 
         state_dict: The tensors; sizes that the YAML does not name are read from their shapes.
         params: The `model.params` of the published YAML: `image_size`, `in_channels`, `out_channels`,
             `model_channels`, `channel_mult`, `num_res_blocks`, `attention_resolutions`, `num_heads`,
-            `context_dim`, `grounding_tokenizer.params` (`in_dim`, `out_dim`, `mid_dim`, `test_drop_*`).
+            `context_dim`, `transformer_depth` (1), `grounding_tokenizer.params` (`in_dim`, `out_dim`, `mid_dim`,
+            `test_drop_*`).
 
     Returns:
         Keyword arguments of `InstanceUNet`.
@@ -167,10 +179,11 @@ def unet_config(state_dict: Mapping[str, Tensor], params: Mapping[str, Any]) -> 
         first = state_dict["position_net.linears_list.0.2.weight"]
         token_dim = state_dict["position_net.linears_list.0.4.weight"].shape[0]
         phrase_dim = state_dict["position_net.null_positive_feature"].shape[0]
+        convnext = _convnext_config(state_dict)
     except KeyError as error:
-        raise ValueError(
-            f"{error.args[0]}: tensor missing; this is not an InstanceDiffusion checkpoint"
-        ) from None
+        raise ValueError(f"{error.args[0]}: tensor missing; {_what_it_is(state_dict)}") from None
+    except (IndexError, AttributeError):
+        raise ValueError(f"tensors without the shapes of published ones; {_what_it_is(state_dict)}") from None
     return {
         **backbone,
         "grounding_in_dim": phrase_dim,
@@ -180,8 +193,16 @@ def unet_config(state_dict: Mapping[str, Tensor], params: Mapping[str, Any]) -> 
         "num_scribble_points": scribble // (4 * freqs),
         "num_mask_points": polygon // (4 * freqs),
         "grounding_keep": _kept(_grounding_params(params)),
-        **_convnext_config(state_dict),
+        **convnext,
     }
+
+
+def _what_it_is(state_dict: Mapping[str, Any]) -> str:
+    kind = identify(state_dict)
+    if kind is CheckpointKind.INSTANCE_DIFFUSION_UNET:
+        return "this InstanceDiffusion checkpoint is incomplete"
+    whole = isinstance(state_dict.get("model"), Mapping)
+    return f"this is {kind.value}" + ("; give its part 'model'" if whole else ", not InstanceDiffusion's UNet")
 
 
 def _kept(grounding: Mapping[str, Any]) -> list[str]:
@@ -239,7 +260,7 @@ def unet_from_published(
     """Builds the model of a checkpoint in the published layout.
 
     Args:
-        state_dict: `checkpoint["model"]`: published names to tensors (any floating dtype).
+        state_dict: `checkpoint["model"]`: published names to tensors or arrays (any floating dtype).
         params: See `unet_config`.
         copy: Copy the tensors; else float32 ones are shared, which halves the memory needed.
 
@@ -249,10 +270,14 @@ def unet_from_published(
     Raises:
         ValueError: If tensors are missing, unexpected or of the wrong shape; all are named.
     """
+    tensors = {
+        name: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+        for name, value in state_dict.items()
+    }
     # Built without memory: a random initialisation would only be thrown away.
     with torch.device("meta"):
-        unet = InstanceUNet(**unet_config(state_dict, params))
-    assign_published(unet, state_dict, copy=copy)
+        unet = InstanceUNet(**unet_config(tensors, params))
+    assign_published(unet, tensors, copy=copy)
     return unet.eval()
 
 

@@ -103,11 +103,12 @@ def _model_params(unet: UNet2DConditionModel, model: dict[str, Tensor]) -> dict[
         "attention_resolutions": [2**level for level, attend in enumerate(attends) if attend],
         "num_heads": config.attention_head_dim,
         "context_dim": config.cross_attention_dim,
-        "transformer_depth": 1,
+        "transformer_depth": config.transformer_layers_per_block,
         "fuser_type": "gatedSA",
     }
-    if not isinstance(config.attention_head_dim, int):
-        raise ValueError("attention_head_dim: the published layout knows one number of heads for all levels")
+    for name in ("attention_head_dim", "transformer_layers_per_block"):
+        if not isinstance(config[name], int):
+            raise ValueError(f"{name}: the published layout knows one number for all levels")
     if isinstance(unet, InstanceUNet):
         names = {
             "in_dim": config.grounding_in_dim,

@@ -13,7 +13,7 @@ Merge = Literal["average", "crop"]
 """How the chains of the Multi-Instance Sampler become one: averaged (published), or cropped and pasted."""
 
 
-def alpha_schedule(num_steps: int, alpha: float | Sequence[float] = 1.0) -> list[float]:
+def alpha_schedule(num_steps: int, alpha: float | Sequence[float] | None = 1.0) -> list[float]:
     """Grounding scale per step: full, then falling linearly, then off.
 
     Shares are turned into steps by truncation, as published (``int(0.58 * 50) == 28``); the "off" stage takes
@@ -21,7 +21,8 @@ def alpha_schedule(num_steps: int, alpha: float | Sequence[float] = 1.0) -> list
 
     Args:
         num_steps: Number of sampling steps.
-        alpha: Share of the steps with grounding on, or the three shares ``(full, decay, off)``.
+        alpha: Share of the steps with grounding on, or the three shares ``(full, decay, off)``; None means on in all
+            steps, as published.
 
     Returns:
         One scale in [0, 1] per step.
@@ -30,6 +31,7 @@ def alpha_schedule(num_steps: int, alpha: float | Sequence[float] = 1.0) -> list
         ValueError: If a share is outside [0, 1], the three do not add up to 1, or the falling stage has a
             length for which the published rule gives one value too many (49, for example).
     """
+    alpha = 1.0 if alpha is None else alpha
     shares = (float(alpha), 0.0, 1.0 - float(alpha)) if isinstance(alpha, int | float) else tuple(alpha)
     if len(shares) != 3 or not all(0.0 <= share <= 1.0 for share in shares):
         raise ValueError(f"alpha: {alpha!r} is not a share in [0, 1] or three shares (full, decay, off)")

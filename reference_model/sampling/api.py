@@ -23,7 +23,7 @@ from reference_model.sampling.denoiser import (
 )
 from reference_model.sampling.multi_instance_sampler import StepCallback, run_sampler
 from reference_model.sampling.solvers import PlmsSolver, Solver
-from reference_model.unifusion import FORMATS
+from reference_model.unifusion import FORMATS, resolve_keep
 
 __all__ = ["regions_from_boxes", "sample"]
 
@@ -69,9 +69,32 @@ def _instance_rows(
     ]
 
 
-def _expand(context: Tensor, batch: int) -> Tensor:
+def _expand(context: Tensor, noise: Tensor, name: str) -> Tensor:
+    batch = len(noise)
+    context = torch.as_tensor(context).to(noise.device)
     context = context[None] if context.ndim == 2 else context
-    return context.expand(batch, -1, -1) if len(context) == 1 else context
+    if context.ndim != 3 or len(context) not in (1, batch):
+        raise ValueError(f"{name}: shape {tuple(context.shape)} for {batch} images; expected [{batch}, L, D]")
+    return context.expand(batch, -1, -1)
+
+
+def _chain_table(
+    grounding: Mapping[str, Any],
+    instance_groundings: Sequence[Mapping[str, Any]],
+    members: Sequence[Tensor],
+    batch: int,
+    *,
+    masked: bool,
+) -> dict[str, Any]:
+    """Grounding of all chains, one row each."""
+    parts = [normalise_grounding(grounding, batch)]
+    for number, (each, rows) in enumerate(zip(instance_groundings, members, strict=False)):
+        named = normalise_grounding(each, batch, name=f"instance_groundings[{number}]")
+        parts.append(select_grounding(named, rows))
+    if not masked:
+        for part in parts:
+            part.pop("instance_masks", None)
+    return concatenate_grounding(parts)
 
 
 @torch.no_grad()
@@ -87,7 +110,7 @@ def sample(
     instance_counts: Sequence[int] | None = None,
     num_inference_steps: int = 50,
     guidance_scale: float = 7.5,
-    alpha: float | Sequence[float] = 1.0,
+    alpha: float | Sequence[float] | None = 1.0,
     mis: float = 0.0,
     mis_merge: Merge = "average",
     keep: Sequence[str] = FORMATS,
@@ -107,7 +130,8 @@ def sample(
         negative_context: [B, L, D] (or one row) of the unconditional branch; needed unless
             `guidance_scale` is 1.
         grounding: Tensors that `UniFusion` takes, with B rows, and optionally ``instance_masks``
-            [B, N, h, w] for masked attention. None leaves the gated layers out (text only).
+            [B, N, h, w] for masked attention; arrays and single rows will do. None leaves the gated layers out
+            (text only).
         instance_groundings: Per instance number a grounding of the same kind with B rows, whose only instance
             sits in slot 0; used by the Multi-Instance Sampler.
         instance_contexts: Per instance number the text embeddings of its phrase, [B, L, D] or [L, D].
@@ -143,6 +167,8 @@ def sample(
         )
     if guidance_scale != 1 and negative_context is None:
         raise ValueError("negative_context: needed unless guidance_scale is 1")
+    noise = torch.as_tensor(noise)
+    keep = resolve_keep(keep)
     batch, device = len(noise), noise.device
     size = (noise.shape[-2], noise.shape[-1])
     solver = PlmsSolver(num_inference_steps) if solver is None else solver
@@ -151,23 +177,22 @@ def sample(
 
     members = _instance_rows(batch, instance_groundings, instance_counts) if steps else []
     images = torch.cat([torch.arange(batch), *members]).to(device)
-    contexts = [_expand(context, batch)]
-    contexts += [_expand(text, batch)[rows] for text, rows in zip(instance_contexts, members, strict=False)]
+    contexts = [_expand(context, noise, "context")]
+    for number, (text, rows) in enumerate(zip(instance_contexts, members, strict=False)):
+        contexts.append(_expand(text, noise, f"instance_contexts[{number}]")[rows.to(device)])
+    mode = unet.config.masked_attention if masked_attention is None else masked_attention
     table: dict[str, Any] | None = None
     if grounding is not None:
-        own = normalise_grounding(grounding)
-        parts = [
-            select_grounding(normalise_grounding(each), rows)
-            for each, rows in zip(instance_groundings, members, strict=False)
-        ]
-        table = concatenate_grounding([own, *parts])
+        table = _chain_table(grounding, instance_groundings, members, batch, masked=mode != "none")
     regions = None
     if mis_merge == "crop" and steps and table is not None:
-        regions = regions_from_boxes(table["boxes"][batch:, 0], *size)
+        regions = regions_from_boxes(table["boxes"][batch:, 0], *size).to(device)
 
     shared: dict[str, Any] = {
         "context": torch.cat(contexts),
-        "negative_context": _expand(context if negative_context is None else negative_context, batch),
+        "negative_context": _expand(
+            context if negative_context is None else negative_context, noise, "negative_context"
+        ),
         "images": images,
         "guidance_scale": guidance_scale,
         "first_conv": first_conv,

@@ -184,6 +184,9 @@ class SchedulerSolver:
         num_inference_steps: Steps asked for.
         device: Where the latents live.
         generators: One random generator per latent of the group, for schedulers that add noise.
+
+    Raises:
+        ValueError: If the scheduler's step needs more than model output, timestep and latents.
     """
 
     def __init__(
@@ -193,6 +196,7 @@ class SchedulerSolver:
         device: torch.device | str = "cpu",
         generators: list[torch.Generator] | None = None,
     ) -> None:
+        _check_scheduler(scheduler)
         self._fresh = copy.deepcopy(scheduler)
         self._fresh.set_timesteps(num_inference_steps, device=device)
         self._scheduler = copy.deepcopy(self._fresh)
@@ -207,8 +211,8 @@ class SchedulerSolver:
 
     @property
     def initial_scale(self) -> float:
-        """The scheduler's `init_noise_sigma`."""
-        return float(self._fresh.init_noise_sigma)
+        """The scheduler's `init_noise_sigma`; those of flow matching have none and start from the noise itself."""
+        return float(getattr(self._fresh, "init_noise_sigma", 1.0))
 
     def fork(self, generators: list[torch.Generator] | None = None) -> SchedulerSolver:
         """An independent copy without history."""
@@ -221,9 +225,23 @@ class SchedulerSolver:
     def step(self, latents: Tensor, index: int) -> SolverStep:
         """Takes step number `index`; see the module's text for the protocol."""
         timestep = self._fresh.timesteps[index]
-        output = yield self._scheduler.scale_model_input(latents, timestep), timestep
+        scale = getattr(self._scheduler, "scale_model_input", None)
+        output = yield latents if scale is None else scale(latents, timestep), timestep
         moved: Tensor = self._scheduler.step(output, timestep, latents, **self._options).prev_sample
         return moved
+
+
+def _check_scheduler(scheduler: Any) -> None:
+    """Refuses schedulers for other tasks, such as inpainting."""
+    name = type(scheduler).__name__
+    if not hasattr(scheduler, "step") or not hasattr(scheduler, "set_timesteps"):
+        raise ValueError(f"scheduler: {name} has no step; choose one for text-to-image, such as DDIMScheduler")
+    others = list(inspect.signature(scheduler.step).parameters.values())[3:]
+    if needed := [each.name for each in others if each.default is each.empty and each.kind is not each.VAR_KEYWORD]:
+        raise ValueError(
+            f"scheduler: {name} needs {', '.join(needed)} at every step; choose one for text-to-image, such as "
+            "DDIMScheduler"
+        )
 
 
 def make_solver(scheduler: Any, num_inference_steps: int, device: torch.device | str = "cpu") -> Solver:

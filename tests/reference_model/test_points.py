@@ -45,6 +45,13 @@ def test_mask_points_equal_recorded() -> None:
         assert (None if points is None else points.tolist()) == entry["out"], entry["mask"]
 
 
+def test_boundaries_equal_recorded() -> None:
+    assert len(RECORDED["binary_mask_to_polygon"]) == len(MASKS)
+    for name, contours in RECORDED["binary_mask_to_polygon"].items():
+        expected = [value for contour in contours for value in contour]
+        assert boundary_points(MASKS[name]).ravel().tolist() == expected, name
+
+
 def test_preparation_equals_recorded() -> None:
     for entry in RECORDED["prepare"]:
         mask = MASKS[entry["mask"]][:, :, 0]

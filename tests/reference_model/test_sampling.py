@@ -6,7 +6,13 @@ from itertools import pairwise
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, PNDMScheduler
+from diffusers import (
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+    RePaintScheduler,
+    ScoreSdeVeScheduler,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -239,8 +245,13 @@ def test_grounding_names_and_nulls():
     null = null_grounding(nested, 3)
     assert null["format_masks"]["box"].shape == (3, SLOTS)
     assert not null["boxes"].any()
-    with pytest.raises(ValueError, match="segs"):
-        concatenate_grounding([tensors, {k: v for k, v in tensors.items() if k != "segs"}])
+    with pytest.raises(ValueError, match="scribbles given for some chains only"):
+        concatenate_grounding([tensors, {k: v for k, v in tensors.items() if k != "scribbles"}])
+    with pytest.raises(ValueError, match="segs has sizes"):
+        concatenate_grounding([tensors, {**tensors, "segs": tensors["segs"][..., :32]}])
+    joined = concatenate_grounding([{k: v for k, v in tensors.items() if k != "segs"}, tensors])
+    assert not joined["segs"][:2].any()
+    assert torch.equal(joined["segs"][2:], tensors["segs"])
 
 
 @pytest.fixture(scope="module")
@@ -337,10 +348,69 @@ def test_callback_sees_and_replaces_latents(unet, inputs):
     assert not out.any()
 
 
+@pytest.mark.parametrize("schedule", ["plain", "fast"])
+def test_every_form_of_the_inputs_gives_the_same(unet, inputs, schedule):
+    """Published names, arrays, one row for all images, masks for some chains only, keep in any order."""
+    options = {"num_inference_steps": 4, "mis": 0.5, "schedule": schedule, "masked_attention": "none"}
+    expected = sample(unet, **inputs, keep=("box", "mask"), **options)
+    shared = {name: tensor[:1] for name, tensor in inputs["grounding"].items()}
+    named = {**inputs["grounding"], "text_masks": torch.ones(2, SLOTS), "points": None}
+    named["text_embeddings"] = named.pop("positive_embeddings").numpy()
+    named["att_masks"] = named.pop("instance_masks")
+    instances = [dict(each) for each in inputs["instance_groundings"]]
+    for each in instances:
+        del each["instance_masks"]
+        each["points"] = None
+    changed = {**inputs, "grounding": named, "instance_groundings": instances}
+    changed["noise"] = inputs["noise"].numpy()
+    changed["instance_contexts"] = torch.stack(inputs["instance_contexts"])
+    actual = sample(unet, **changed, keep=["mask", "box"], **options)
+    assert (actual - expected).abs().max() < 1e-6
+    one = sample(unet, **{**inputs, "grounding": shared}, **options)
+    repeated = {name: tensor.expand(2, *tensor.shape[1:]) for name, tensor in shared.items()}
+    assert torch.equal(one, sample(unet, **{**inputs, "grounding": repeated}, **options))
+
+
+def test_alpha_none_is_on_in_all_steps(unet, inputs):
+    assert alpha_schedule(3, None) == [1.0, 1.0, 1.0]
+    options = {"num_inference_steps": 2}
+    assert torch.equal(sample(unet, **inputs, alpha=None, **options), sample(unet, **inputs, **options))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (RePaintScheduler(), "RePaintScheduler needs original_image, mask at every step"),
+        (ScoreSdeVeScheduler(), "ScoreSdeVeScheduler has no step"),
+    ],
+)
+def test_schedulers_for_other_tasks_are_refused(scheduler, message):
+    with pytest.raises(ValueError, match=message):
+        make_solver(scheduler, 4)
+
+
+def test_flow_matching_starts_from_the_noise_itself():
+    solver = make_solver(FlowMatchEulerDiscreteScheduler(), 4)
+    assert solver.initial_scale == 1.0
+    noise, image = torch.randn(1, 1, 4, 4), torch.randn(1, 1, 4, 4)
+    out, _ = drive(solver, noise, lambda x, t: noise - image)
+    assert torch.allclose(out, image, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"schedule": "slow"}, "schedule"),
+        ({"keep": ("boxes",)}, "keep: unknown format 'boxes'"),
+        ({"keep": "bx"}, "keep: unknown format 'bx'"),
+        ({"grounding": {**grounding(2, 1), "depth": torch.zeros(2)}}, "grounding: 'depth' is unknown"),
+        ({"grounding": grounding(3, 1)}, "grounding: a tensor of 3 rows for 2 images"),
+        (
+            {"instance_groundings": (grounding(2, 1), grounding(5, 1)), "mis": 0.5},
+            r"instance_groundings\[1\]: a tensor of 5 rows",
+        ),
+        ({"context": torch.zeros(3, 6, WIDTH)}, r"context: shape \(3, 6, 16\) for 2 images"),
+        ({"negative_context": torch.zeros(6)}, "negative_context: shape"),
         ({"mis_merge": "max"}, "mis_merge"),
         ({"instance_contexts": ()}, "instance_contexts"),
         ({"negative_context": None}, "negative_context"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -82,6 +83,8 @@ def test_keep_nothing_means_box(tiny_unet: InstanceUNet, tiny_grounding: Inputs)
     net = tiny_unet.position_net
     assert torch.equal(net(**tiny_grounding, keep=()), net(**tiny_grounding, keep=("box",)))
     assert resolve_keep(("mask", "box")) == ("box", "mask")
+    assert resolve_keep("mask") == ("mask",)
+    assert resolve_keep(name for name in ("point", "box")) == ("box", "point")
     with pytest.raises(ValueError, match="'boxes'"):
         net(**tiny_grounding, keep=("boxes",))
 
@@ -118,6 +121,14 @@ def test_absent_mask_leaves_the_segment_too(tiny_unet: InstanceUNet, tiny_ground
     assert torch.allclose(out[1], dropped[1], atol=1e-5)
 
 
+def test_arrays_and_other_number_types(tiny_unet: InstanceUNet, tiny_grounding: Inputs) -> None:
+    expected = tiny_unet.position_net(**tiny_grounding)
+    changed = {name: tensor.numpy() for name, tensor in tiny_grounding.items()}
+    changed |= {"segs": changed["segs"].astype(np.uint8), "masks": changed["masks"].astype(bool)}
+    changed["boxes"] = changed["boxes"].astype(np.float64)
+    assert torch.allclose(tiny_unet.position_net(**changed), expected, atol=1e-5)
+
+
 def test_missing_formats_are_null(tiny_unet: InstanceUNet, tiny_grounding: Inputs) -> None:
     net = tiny_unet.position_net
     missing = {"scribbles": None, "polygons": None, "segs": None}
@@ -150,6 +161,7 @@ def test_sizes_of_the_segment_branch() -> None:
         ("positive_embeddings", (2, 4, 31), "positive_embeddings: shape"),
         ("scribbles", (2, 4, 20), "scribble coordinates: shape"),
         ("segs", (2, 3, 64, 64), "segs: shape"),
+        ("segs", (2, 4, 64), "segs: shape"),
     ],
 )
 def test_wrong_shapes_are_named(
