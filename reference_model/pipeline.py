@@ -342,7 +342,9 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             alpha=alpha,
             mis=mis,
         )
-        options = _Options(resolve_keep(keep), masked_attention, mis_merge, schedule, max_unet_batch, first_conv)
+        options = _Options(
+            resolve_keep(keep), masked_attention, mis_merge, schedule, max_unet_batch, first_conv
+        )
         drawn = [int(seed) for seed in seeds] if seeds is not None else _random_seeds(len(prompts))
         size = self._latent_size(height, width)
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in drawn]

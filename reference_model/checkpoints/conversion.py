@@ -88,7 +88,9 @@ def convert(
                 dtype=DTYPES[dtype],
             )
     for module in (parts.unet, parts.vae, parts.text_encoder):
-        module.to(DTYPES[dtype])
+        nn.Module.to(
+            module, DTYPES[dtype]
+        )  # diffusers' own warns of modules to keep in float32, of which it has none
     with appearing(output) as partial:
         _write(parts, partial)
     parameters = sum(parameter.numel() for parameter in parts.unet.parameters())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
+from numpy.typing import NDArray
 from torch import Tensor
 
 from reference_model.checkpoints.detect import CheckpointKind, identify
@@ -199,10 +200,11 @@ def unet_config(state_dict: Mapping[str, Tensor], params: Mapping[str, Any]) -> 
 
 def _what_it_is(state_dict: Mapping[str, Any]) -> str:
     kind = identify(state_dict)
+    if isinstance(state_dict.get("model"), Mapping):
+        return f"this is {kind.value}; give its part 'model'"
     if kind is CheckpointKind.INSTANCE_DIFFUSION_UNET:
         return "this InstanceDiffusion checkpoint is incomplete"
-    whole = isinstance(state_dict.get("model"), Mapping)
-    return f"this is {kind.value}" + ("; give its part 'model'" if whole else ", not InstanceDiffusion's UNet")
+    return f"this is {kind.value}, not InstanceDiffusion's UNet"
 
 
 def _kept(grounding: Mapping[str, Any]) -> list[str]:
@@ -255,7 +257,7 @@ def assign_published(
 
 
 def unet_from_published(
-    state_dict: Mapping[str, Tensor], params: Mapping[str, Any], *, copy: bool = True
+    state_dict: Mapping[str, Tensor | NDArray[Any]], params: Mapping[str, Any], *, copy: bool = True
 ) -> InstanceUNet:
     """Builds the model of a checkpoint in the published layout.
 

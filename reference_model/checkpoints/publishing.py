@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +36,11 @@ __all__ = ["publish"]
 
 logger = logging.getLogger(__name__)
 
+_LOST_SETTINGS: Final = frozenset({"masked_attention", "local_mask_radius"})
+_FREE_SETTINGS: Final = _LOST_SETTINGS | {
+    "sample_size",
+    "dropout",
+}  # no number of the model depends on the latter
 _PUBLISHED_GROUPS: Final = 32  # of every GroupNorm; the published configuration cannot say otherwise
 
 
@@ -119,19 +126,27 @@ def _model_params(unet: UNet2DConditionModel, model: dict[str, Tensor]) -> dict[
         plural = {"box": "boxes", "point": "points", "scribble": "scribbles", "mask": "masks"}
         drops = {f"test_drop_{word}": name not in config.grounding_keep for name, word in plural.items()}
         params["grounding_tokenizer"] = {"params": {**dims, **drops}}
-        expected = unet_config(model, params)
-        differing = [
-            name
-            for name, value in expected.items()
-            if config[name] is not None and _plain(config[name]) != _plain(value)
-        ]
-        if differing:
-            raise ValueError(f"the published layout cannot express this model's {listing(differing)}")
+        _check_settings(config, unet_config(model, params))
     if config.norm_num_groups != _PUBLISHED_GROUPS:
         raise ValueError(
             f"norm_num_groups: the published layout has {_PUBLISHED_GROUPS}, not {config.norm_num_groups}"
         )
     return params
+
+
+def _check_settings(config: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Compares a model's settings with those that it will have when it comes back from the published layout."""
+    signature = inspect.signature(InstanceUNet.__init__).parameters.values()
+    defaults = {each.name: each.default for each in signature if each.default is not each.empty}
+    changed = [
+        name
+        for name, value in {**defaults, **expected}.items()
+        if config[name] is not None and _plain(config[name]) != _plain(value)
+    ]
+    if refused := set(changed) - _FREE_SETTINGS - {"norm_num_groups"}:
+        raise ValueError(f"the published layout cannot express this model's {listing(refused)}")
+    if lost := set(changed) & _LOST_SETTINGS:
+        logger.warning("the published layout has no place for %s; they are left out", listing(lost))
 
 
 def _plain(value: Any) -> Any:

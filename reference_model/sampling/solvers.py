@@ -235,9 +235,13 @@ def _check_scheduler(scheduler: Any) -> None:
     """Refuses schedulers for other tasks, such as inpainting."""
     name = type(scheduler).__name__
     if not hasattr(scheduler, "step") or not hasattr(scheduler, "set_timesteps"):
-        raise ValueError(f"scheduler: {name} has no step; choose one for text-to-image, such as DDIMScheduler")
+        raise ValueError(
+            f"scheduler: {name} has no step; choose one for text-to-image, such as DDIMScheduler"
+        )
     others = list(inspect.signature(scheduler.step).parameters.values())[3:]
-    if needed := [each.name for each in others if each.default is each.empty and each.kind is not each.VAR_KEYWORD]:
+    if needed := [
+        each.name for each in others if each.default is each.empty and each.kind is not each.VAR_KEYWORD
+    ]:
         raise ValueError(
             f"scheduler: {name} needs {', '.join(needed)} at every step; choose one for text-to-image, such as "
             "DDIMScheduler"

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import logging
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
 
 from reference_model.grounding import GroundedInstance, GroundedPrompt
 from reference_model.parameters import SamplingParameters
@@ -94,6 +106,24 @@ def test_any_scheduler_and_its_noise_are_independent_of_the_batch(scheduler):
     assert torch.allclose(together[2:], alone, atol=1e-4 * float(together.std()))
 
 
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        UniPCMultistepScheduler(),
+        HeunDiscreteScheduler(),
+        EulerAncestralDiscreteScheduler(),
+        LCMScheduler(),
+        LMSDiscreteScheduler(),
+    ],
+    ids=lambda scheduler: type(scheduler).__name__,
+)
+def test_both_schedules_agree_under_other_schedulers(scheduler):
+    pipe = tiny_pipeline(PNDMScheduler(beta_schedule="scaled_linear", skip_prk_steps=True))
+    pipe.scheduler = type(scheduler).from_config(pipe.scheduler.config)  # how diffusers swaps
+    fast, plain = (latents(pipe, mis=0.5, schedule=name) for name in ("fast", "plain"))
+    assert torch.allclose(fast, plain, atol=5e-5 * float(plain.std()))
+
+
 def test_seeds_decide_the_noise(pipe):
     first = latents(pipe, PROMPTS[:1], [5])
     assert torch.equal(first, latents(pipe, PROMPTS[:1], [5]))
@@ -162,6 +192,49 @@ def test_bfloat16_samples_in_float32(pipe, tmp_path):
     assert (out - latents(pipe, PROMPTS[:1], [1], mis=0.5)).abs().mean() < 0.2
 
 
+def test_float16_runs_on_the_cpu_too():
+    half = tiny_pipeline().to(torch.float16)
+    assert half.unet.dtype == half.text_encoder.dtype == torch.float16
+    out = latents(half, mis=0.5)
+    assert out.dtype == torch.float32
+    assert (out - latents(tiny_pipeline(), mis=0.5)).abs().max() < 0.05
+    assert half(PROMPTS[:1], [1]).images[0].size == (16, 16)
+
+
+def test_model_offloading_moves_parts_in_the_order_of_their_use(pipe):
+    offloaded = tiny_pipeline()
+    offloaded.enable_model_cpu_offload(device="cpu")  # the same hooks as for an accelerator
+    order = offloaded.model_cpu_offload_seq.split("->")
+    assert order == ["text_encoder", "unet", "vae"]
+    assert len(offloaded._all_hooks) == len(order)
+    used = []
+    for name in order:
+        hook = getattr(offloaded, name)._hf_hook
+        before = hook.pre_forward
+        hook.pre_forward = lambda module, *args, name=name, before=before, **kwargs: (
+            used.append(name) or before(module, *args, **kwargs)
+        )
+    fast = offloaded(PROMPTS, SEEDS, mis=0.5)
+    assert list(dict.fromkeys(used)) == order
+    assert used == sorted(used, key=order.index)  # no part is fetched a second time
+    assert np.array_equal(np.asarray(fast.images), np.asarray(pipe(PROMPTS, SEEDS, mis=0.5).images))
+    plain = latents(offloaded, mis=0.5, schedule="plain", first_conv=pipe.unet.conv_in, alpha=0.5)
+    assert torch.allclose(plain, latents(pipe, mis=0.5, alpha=0.5), atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+def test_a_compiled_unet_gives_the_same(pipe, backend, tmp_path):
+    compiled = tiny_pipeline()
+    compiled.unet = torch.compile(compiled.unet, backend=backend)
+    conv = {name: torch.randn_like(value) for name, value in pipe.unet.conv_in.state_dict().items()}
+    options = {"alpha": 0.5, "first_conv": conv, "num_inference_steps": 2, "guidance_scale": 1.0}
+    expected = latents(pipe, PROMPTS[:1], SEEDS[:1], **options)
+    assert torch.allclose(latents(compiled, PROMPTS[:1], SEEDS[:1], **options), expected, atol=2e-5)
+    compiled.save_pretrained(tmp_path)
+    again = InstanceDiffusionPipeline.from_pretrained(tmp_path)
+    assert type(again.unet).__name__ == "InstanceUNet"
+
+
 def test_sampling_defaults_come_from_the_checkpoint_then_from_the_paper(pipe):
     assert pipe.resolve_sampling(mis=0.1, alpha=None) == SamplingParameters(4, 3.0, 1.0, 0.1, "")
     bare = tiny_pipeline(sampling_defaults={})
@@ -210,6 +283,44 @@ def test_callback_gets_every_step(pipe):
     assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
+def test_callback_may_replace_the_latents(pipe):
+    def last(pipeline, step, timestep, tensors):
+        return {"latents": torch.full_like(tensors["latents"], 2.0)} if step == 3 else {}
+
+    for schedule in ("fast", "plain"):
+        assert latents(pipe, mis=0.5, callback_on_step_end=last, schedule=schedule).eq(2.0).all()
+    shown = []
+    options = {"callback_on_step_end": lambda p, i, t, tensors: shown.append(dict(tensors))}
+    latents(pipe, callback_on_step_end_tensor_inputs=[], **options)
+    assert shown == [{}] * 4
+
+
+def test_one_prompt_needs_no_list(pipe):
+    assert torch.equal(latents(pipe, PROMPTS[0], 5), latents(pipe, PROMPTS[:1], [5]))
+
+
+def test_every_mixture_of_formats_may_be_drawn_together(pipe):
+    """Hybrid input: each subset of the formats, on three instances of one image."""
+    given = {
+        "box_xyxy": (0.2, 0.2, 0.7, 0.6),
+        "point_xy": (0.4, 0.4),
+        "scribble_xy": [(0.3, 0.3), (0.5, 0.5)],
+        "mask": MASK,
+    }
+    subsets = [names for count in range(5) for names in combinations(given, count)]
+    instances = [GroundedInstance("a", **{name: given[name] for name in names}) for names in subsets]
+    prompts = [
+        GroundedPrompt("c", tuple(instances[start : start + 3])) for start in range(0, len(instances), 3)
+    ]
+    together = latents(pipe, prompts, list(range(len(prompts))), mis=0.5)
+    for number, prompt in enumerate(prompts):
+        alone = latents(pipe, [prompt], [number], mis=0.5, schedule="plain")
+        assert torch.allclose(together[number], alone[0], atol=2e-5), subsets[3 * number : 3 * number + 3]
+    singles = latents(pipe, [GroundedPrompt("c", (each,)) for each in instances], [0] * len(instances))
+    differences = (singles[:, None] - singles[None]).abs().amax(dim=(2, 3, 4))
+    assert differences[~torch.eye(len(instances), dtype=torch.bool)].min() > 1e-4
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -220,11 +331,16 @@ def test_callback_gets_every_step(pipe):
         ({"masked_attention": "x"}, "masked_attention"),
         ({"keep": ("x",)}, "keep"),
         ({"mis_merge": "x"}, "mis_merge"),
+        ({"mis": 1.0}, "mis: 1.0"),
+        ({"alpha": (0.5, 0.5, 0.5)}, "alpha"),
+        ({"num_inference_steps": 0}, "num_inference_steps"),
+        ({"callback_on_step_end_tensor_inputs": ["eps"]}, "callback_on_step_end_tensor_inputs"),
+        ({"prompts": ["a cat"] * 3}, "prompt 0: a str; wrap the caption"),
     ],
 )
 def test_bad_settings_are_named(pipe, options, message):
     with pytest.raises(ValueError, match=message):
-        pipe(PROMPTS, **{"seeds": SEEDS, **options})
+        pipe(**{"prompts": PROMPTS, "seeds": SEEDS, **options})
 
 
 def test_too_many_instances_name_the_prompt(pipe):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -235,13 +236,43 @@ def test_targets_and_arguments_are_checked(folder: Path, tokenizer: Path, tmp_pa
 
 def test_a_model_that_the_layout_cannot_express_is_refused(folder: Path, tmp_path: Path) -> None:
     unet = InstanceUNet.from_pretrained(folder, subfolder="unet")
+    own = dict(unet.config)
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "model_index.json").write_text((folder / "model_index.json").read_text())
-    unet.register_to_config(norm_num_groups=16)
+    for settings, message in [
+        ({"norm_num_groups": 16}, "norm_num_groups: the published layout has 32"),
+        (
+            {"flip_sin_to_cos": False, "norm_eps": 1e-6},
+            "cannot express this model's flip_sin_to_cos, norm_eps",
+        ),
+        ({"attention_head_dim": [4, 4, 4, 4]}, "attention_head_dim: the published layout knows one number"),
+    ]:
+        unet.register_to_config(**settings)
+        unet.save_pretrained(copy / "unet")
+        with pytest.raises(CheckpointError, match=message):
+            publish(copy, tmp_path / "x.safetensors")
+        unet.register_to_config(**{name: own[name] for name in settings})
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_what_the_layout_has_no_place_for_is_said(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    unet = InstanceUNet.from_pretrained(folder, subfolder="unet")
+    unet.register_to_config(masked_attention="correct", local_mask_radius={"point": 0.1})
     unet.save_pretrained(copy / "unet")
-    with pytest.raises(CheckpointError, match="norm_num_groups: the published layout has 32"):
-        publish(copy, tmp_path / "x.safetensors")
+    publish(copy, tmp_path / "whole.safetensors")
+    assert "no place for local_mask_radius, masked_attention" in caplog.text
+    caplog.clear()
+    scheduler = copy / "scheduler" / "scheduler_config.json"
+    scheduler.write_text(scheduler.read_text().replace("scaled_linear", "squaredcos_cap_v2"))
+    publish(copy, tmp_path / "alone.safetensors")
+    assert "the UNet is written alone" in caplog.text
+    parts = {name.split(".")[0] for name in load_file(tmp_path / "alone.safetensors")}
+    assert parts == {"model"}
 
 
 def test_safetensors_with_a_tensor_missing(folder: Path, tokenizer: Path, tmp_path: Path) -> None:
