@@ -82,3 +82,13 @@ def test_a_file_given_as_checkpoint_points_to_convert(published):
 def test_the_function_raises_input_errors(published, tmp_path):
     with pytest.raises(InputError, match="format: 'x' is unknown"):
         api.convert(published, tmp_path / "o", tokenizer=builders.save_tokenizer(tmp_path / "t"), format="x")
+
+
+def test_the_converted_folder_is_scored_by_the_shipped_networks(published, tokenizer, tmp_path):
+    assert main(["convert", str(published), str(tmp_path / "folder"), "--tokenizer", str(tokenizer)]) == 0
+    arguments = ["--limit", "2", "--num-inference-steps", "1", "--device", "cpu", "-o", str(tmp_path / "run")]
+    assert main(["run", "shapes-box", "--checkpoint", str(tmp_path / "folder"), *arguments]) == 0
+    metrics = json.loads((tmp_path / "run" / "results.json").read_text())["metrics"]
+    assert metrics["box_ap50"]["n_scored"] > 0
+    assert 0 <= metrics["box_ap50"]["value"] <= 1
+    assert metrics["fid"]["value"] > 0
