@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         AttributeObservation,
         attribute_binding,
     )
+    from metrics.functional.attribute_binding_paper import PaperAttributeResult, paper_attribute_binding
     from metrics.functional.average_precision import (
         AveragePrecisionResult,
         coco_average_precision,
@@ -46,6 +47,7 @@ _MODULES = {
     "accumulators.detection": ("CocoAveragePrecision", "MaskIoU", "PointInMask"),
     "accumulators.features": ("FrechetDistance", "KernelInceptionDistance"),
     "functional.attribute_binding": ("AttributeBindingResult", "AttributeObservation", "attribute_binding"),
+    "functional.attribute_binding_paper": ("PaperAttributeResult", "paper_attribute_binding"),
     "functional.average_precision": (
         "AveragePrecisionResult",
         "coco_average_precision",
@@ -82,6 +84,7 @@ __all__ = [
     "MaskIoU",
     "MaskIoUResult",
     "MatchResult",
+    "PaperAttributeResult",
     "PointInMask",
     "PointsInMaskInstance",
     "PointsInMaskResult",
@@ -95,6 +98,7 @@ __all__ = [
     "kernel_distance",
     "mask_iou",
     "match_instances",
+    "paper_attribute_binding",
     "points_in_mask",
 ]
 

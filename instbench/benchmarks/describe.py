@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from instbench.benchmarks.deviations import DEVIATIONS
-from instbench.benchmarks.schema import Benchmark, CocoData
+from instbench.benchmarks.schema import Benchmark, CocoData, NamedData
 from instbench.layouts.from_coco import MAX_INSTANCES
 
 __all__ = ["describe_benchmark"]
@@ -73,6 +73,9 @@ def _data(benchmark: Benchmark) -> str:
     frozen = "" if data.layouts_sha256 is None else f", layouts SHA-256 {data.layouts_sha256[:12]}…"
     if isinstance(data, CocoData):
         return f"{data.annotations}, {count}{frozen}"
+    if isinstance(data, NamedData):
+        by_file = frozen or ", identified by the SHA-256 of its annotation file"
+        return f"{data.name} (`instbench data fetch {data.name}`), {count}{by_file}"
     return f"{data.world}, split {data.split}, {count}{frozen}"
 
 

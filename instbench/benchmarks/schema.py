@@ -16,6 +16,7 @@ __all__ = [
     "CocoData",
     "EvaluatorNames",
     "MetricSpec",
+    "NamedData",
     "SamplingSpec",
     "ShapesData",
 ]
@@ -65,6 +66,24 @@ class CocoData(_Strict):
     annotations: Path
     captions: Path | None = None
     images: Path | None = None
+    count: int | None = Field(default=None, ge=1)
+    layouts_sha256: Sha256 | None = None
+
+
+class NamedData(_Strict):
+    """Layouts of a data set that `instbench data` fetches and prepares.
+
+    Such data is identified by the SHA-256 of its annotation file, which every run records.
+
+    Attributes:
+        kind: "named".
+        name: Name of the data set, see `instbench data`.
+        count: Number of layouts, None for all.
+        layouts_sha256: Hash of the canonical layouts, None where they are not frozen.
+    """
+
+    kind: Literal["named"] = "named"
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
     count: int | None = Field(default=None, ge=1)
     layouts_sha256: Sha256 | None = None
 
@@ -143,7 +162,7 @@ class Benchmark(_Strict):
     version: int = Field(ge=1)
     edition: Literal["strict", "paper"]
     description: str
-    dataset: Annotated[ShapesData | CocoData, Field(discriminator="kind")]
+    dataset: Annotated[ShapesData | CocoData | NamedData, Field(discriminator="kind")]
     conditions: tuple[Condition, ...]
     hybrid: bool = False
     attribute: Literal["color", "texture"] | None = None

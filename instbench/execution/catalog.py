@@ -67,6 +67,19 @@ METRICS = Registry(
             f"{_PAPER}:points_in_mask",
             {"kind": "scribble"},
         ),
+        *(
+            Entry(
+                f"{attribute}_{name}_paper",
+                f"paper edition: {summary} on the crop of the asked box, mean of image means",
+                f"{_PAPER}:attribute_binding",
+                {"attribute": attribute, "number": number},
+            )
+            for attribute in ("color", "texture")
+            for name, number, summary in (
+                ("accuracy", "accuracy", f"asked {attribute} seen"),
+                ("clip_score", "local_similarity", "similarity to the asked phrase"),
+            )
+        ),
         Entry("fid", "Frechet distance to the real images of the layouts", f"{_SCORERS}:fid"),
     ),
 )

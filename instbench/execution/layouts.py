@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from instbench.benchmarks.schema import Benchmark, CocoData, ShapesData
+from instbench.benchmarks.schema import Benchmark, CocoData, NamedData, ShapesData
 from instbench.errors import InputError
 from instbench.layouts.types import Layout
 from instbench.registry import did_you_mean
@@ -34,6 +34,8 @@ def make_layouts(benchmark: Benchmark, limit: int | None = None) -> tuple[Layout
     if isinstance(data, ShapesData):
         rules = (benchmark.edition, benchmark.attribute, benchmark.prompt, benchmark.square_source)
         layouts = _shapes_layouts(data, *rules)
+    elif isinstance(data, NamedData):
+        layouts = _coco_layouts(named_files(data), benchmark, limit, data.name)
     else:
         layouts = _coco_layouts(data, benchmark, limit, "custom")
     if benchmark.hybrid:
@@ -42,6 +44,20 @@ def make_layouts(benchmark: Benchmark, limit: int | None = None) -> tuple[Layout
         name = benchmark.name.removesuffix("@custom")  # the same mix on other data
         return tuple(assign_formats(layouts, name, benchmark.conditions))
     return layouts
+
+
+def named_files(data: NamedData) -> CocoData:
+    """The files behind a data set's name.
+
+    Raises:
+        InputError: If the name is unknown or the data set is not there; says how to fetch it.
+    """
+    from instbench.datasets.home import dataset_paths
+
+    paths = dataset_paths(data.name)
+    return CocoData(
+        annotations=paths.annotations, captions=paths.captions, images=paths.images, count=data.count
+    )
 
 
 @lru_cache(maxsize=16)
@@ -147,8 +163,13 @@ def dataset_identity(benchmark: Benchmark, layouts: Sequence[Layout]) -> dict[st
     data = benchmark.dataset
     if isinstance(data, ShapesData):
         return data.model_dump(mode="json", include={"kind", "world", "split", "count"})
+    named = {"name": data.name} if isinstance(data, NamedData) else {}
+    kind = data.kind
+    if isinstance(data, NamedData):
+        data = named_files(data)
     return {
-        "kind": data.kind,
+        "kind": kind,
+        **named,
         "annotations_sha256": _file_hash("--annotations", data.annotations),
         "captions_sha256": None if data.captions is None else _file_hash("--captions", data.captions),
         "images_sha256": None if data.images is None else _images_hash(layouts),

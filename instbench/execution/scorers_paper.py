@@ -13,6 +13,7 @@ import numpy as np
 
 from instbench.errors import InputError
 from instbench.evaluators.base import Detections
+from instbench.execution.crops import PUBLISHED_CROP, asked_attribute
 from instbench.execution.matching import coco_results
 from instbench.execution.score import NO_IMAGE, ScoreContext
 from instbench.execution.scorers import NO_MASKS
@@ -21,9 +22,10 @@ from instbench.layouts.types import Layout
 from instbench.runs.records import MetricRecord
 from instbench.seeds import derive_seed
 
-__all__ = ["points_in_mask"]
+__all__ = ["attribute_binding", "points_in_mask"]
 
 NO_MASK = "the annotation has no mask"
+NO_CROP = "beyond the first 30 annotations, or its crop is empty"
 
 
 def points_in_mask(context: ScoreContext, *, kind: Literal["point", "scribble"]) -> MetricRecord:
@@ -78,6 +80,56 @@ def _everything(context: ScoreContext) -> tuple[dict[str, Any], list[dict[str, A
         if layout.image_key in seen:
             detections += coco_results(seen[layout.image_key], layout.image_id, ids)
     return truth, detections
+
+
+def attribute_binding(
+    context: ScoreContext,
+    *,
+    attribute: Literal["color", "texture"],
+    number: Literal["accuracy", "local_similarity"],
+) -> MetricRecord:
+    """Attributes as published: the crop of the asked box, drawn or not; mean of image means.
+
+    Args:
+        context: The run's layouts and observations.
+        attribute: "color" or "texture".
+        number: "accuracy", the share of crops whose likeliest label is the asked one; or "local_similarity",
+            the cosine of crop and asked phrase.
+    """
+    from metrics import AttributeObservation, paper_attribute_binding
+
+    if context.evaluators.image_text is None:
+        raise InputError(
+            f"{context.benchmark.name}: {attribute} needs evaluators.image_text; name one in the benchmark"
+        )
+    reasons = _unseen(context)
+    labels = context.observations.labels.get(attribute)
+    if labels is None:
+        reasons[f"no {attribute} asked"] += _count(context.observed)
+        return _record(context, None, 0, reasons)
+    observations = []
+    for layout in context.observed:
+        for one in layout.requested:
+            key = (layout.image_key, one.annotation_id, attribute)
+            scores = context.observations.crops.get(key)
+            if scores is None:
+                reasons[NO_CROP] += 1
+                continue
+            observations.append(
+                AttributeObservation(
+                    image_id=layout.image_id,
+                    annotation_id=one.annotation_id,
+                    asked=asked_attribute(one, attribute),
+                    found=True,
+                    scores=[float(score) for score in scores],
+                    local_similarity=context.observations.phrase_scores[key],
+                )
+            )
+    result = paper_attribute_binding(observations, labels)
+    for row in result.per_instance:
+        context.row(row.annotation_id)[f"{attribute}_seen"] = row.predicted
+    details = {"labels": list(labels), "crop": PUBLISHED_CROP, "n_images": len(result.per_image)}
+    return _record(context, getattr(result, number), result.n_scored, reasons, **details)
 
 
 def _stream_seed(context: ScoreContext, purpose: str) -> int:

@@ -33,6 +33,18 @@ def test_the_layouts_of_a_benchmark_are_those_that_were_frozen():
     assert all(instance.color and not instance.texture for layout in asked for instance in layout.requested)
 
 
+@pytest.mark.parametrize(("name", "edition"), [("shapes-box", "paper"), ("shapes-hybrid", "strict")])
+def test_other_rules_make_other_frozen_layouts(name, edition):
+    benchmark = load_benchmark(name, edition)
+    assert len(checked_layouts(benchmark)) == 256
+    assert benchmark.dataset.layouts_sha256 != load_benchmark("shapes-box").dataset.layouts_sha256
+
+
+def test_paper_benchmarks_without_attributes_share_their_layouts():
+    names = ("shapes-box", "shapes-mask", "shapes-point", "shapes-scribble")
+    assert len({load_benchmark(name, "paper").dataset.layouts_sha256 for name in names}) == 1
+
+
 def test_other_layouts_are_refused():
     benchmark = load_benchmark("shapes-box")
     data = benchmark.dataset.model_copy(update={"layouts_sha256": "0" * 64})

@@ -187,6 +187,73 @@ def test_the_number_is_that_of_the_pure_function(tmp_path, fakes):
     assert outcome.results.metrics["pim_point"].value == expected.value
 
 
+def test_attributes_are_read_from_the_asked_boxes_drawn_or_not(tmp_path, fakes):
+    class OnlyCats(FakeGenerator):
+        def draw(self, request):
+            pixels = np.asarray(super().draw(request)).copy()
+            pixels[(pixels == (40, 160, 60)).all(2)] = 20  # black where a dog should be
+            return Image.fromarray(pixels)
+
+    write_coco(tmp_path, images=2)
+    # A thin box that no pixel of the canvas belongs to, and a crowd.
+    thin = {**region(901, 12, 60, 10, 2), "bbox": [60, 10, 0.4, 20]}
+    add_annotations(tmp_path, [region(900, 11, 2, 30, 16, crowd=1), thin])
+    fakes.generator, fakes.detector = OnlyCats(), FakeDetector(threshold=60)
+    name = paper(
+        tmp_path,
+        ["color_accuracy_paper", "color_clip_score_paper"],
+        attribute="color",
+        evaluators={"image_text": "fake"},
+    )
+    [outcome] = api.run(name, tmp_path / "run", model="fake", edition="paper", limit=2)
+    assert outcome.results is not None
+    accuracy, similarity = outcome.results.metrics.values()
+    assert (accuracy.n_scored, accuracy.n_unscored) == (similarity.n_scored, similarity.n_unscored) == (5, 1)
+    assert accuracy.reasons == {"beyond the first 30 annotations, or its crop is empty": 1}
+    rows = pd.read_parquet(tmp_path / "run" / "instances.parquet").set_index("annotation_id")
+    seen = rows["color_seen"].dropna()
+    assert set(seen.index) == {110, 111, 120, 121, 900}
+    category = rows["category"][seen.index]
+    assert set(seen[category == "cat"]) == {"red"}
+    assert set(seen[category == "dog"]) == {"black"}  # what lies in the box, though no dog is found there
+    asked = rows["asked_color"]
+    expected = np.mean(
+        [
+            np.mean([seen[i] == asked[i] for i in seen.index if rows["image_id"][i] == image])
+            for image in (11, 12)
+        ]
+    )
+    assert accuracy.value == pytest.approx(expected)
+    crops = pd.read_parquet(tmp_path / "run" / "observations" / "crops.parquet")
+    assert similarity.value == pytest.approx(np.mean([np.mean(one) for one in crops["phrase_scores"]]))
+    assert similarity.details["n_images"] == 2
+    made = len(fakes.generator.made)
+    [again] = api.score(tmp_path / "run")
+    assert again.results == outcome.results
+    assert len(fakes.generator.made) == made
+
+
+def test_crops_are_cut_as_published():
+    from instbench.execution.crops import asked_crops
+    from instbench.layouts import from_coco
+
+    image = Image.new("RGB", (48, 48), (255, 255, 255))
+    records = {
+        "images": [{"id": 1, "width": 96, "height": 96}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [region(n, 1, 4 * n, 10, 20) | {"image_id": 1} for n in range(1, 33)],
+    }
+    records["annotations"][0]["bbox"] = [5, 5, 11, 90]  # 2.5, 2.5, 8.0, 47.5: halves go to the even side
+    records["annotations"][1]["bbox"] = [80, 80, 40, 40]  # beyond the image
+    (layout,) = from_coco(records, edition="paper", attribute="color")
+    crops = asked_crops(layout, image, "color")
+    assert [instance.annotation_id for instance, _ in crops] == list(range(1, 31))
+    assert crops[0][1].size == (6, 46)
+    assert crops[1][1].size == (20, 20)
+    assert crops[1][1].getpixel((19, 19)) == (0, 0, 0)
+    assert asked_crops(layout, image, "texture") == []
+
+
 @pytest.mark.parametrize(
     ("metrics", "edition", "message"),
     [
