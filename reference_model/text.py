@@ -26,7 +26,10 @@ class TextEmbedder:
     Args:
         tokenizer: A `CLIPTokenizer`.
         text_encoder: A `CLIPTextModel`.
-        capacity: Most strings kept; the least recently used go first.
+        capacity: Most embeddings kept; the least recently used go first.
+
+    Attributes:
+        cuts: Texts that were cut so far, and what was left out of each.
     """
 
     def __init__(self, tokenizer: Any, text_encoder: Any, capacity: int = 512) -> None:
@@ -88,14 +91,13 @@ class TextEmbedder:
 
     def _note_cut(self, text: str) -> None:
         """Warns, once per text, if the tokenizer's limit cuts it."""
-        if text in self.cuts or len(text) < self.max_length - 2:
+        if text in self.cuts:
             return
         ids = self.tokenizer(text, truncation=False, verbose=False).input_ids
         if len(ids) <= self.max_length:
             return
         cut = self.tokenizer.decode(ids[self.max_length - 1 : -1]).strip()
-        if len(self.cuts) < self.capacity:
-            self.cuts[text] = cut
+        self.cuts[text] = cut  # never dropped: a later image may have the text again
         logger.warning(
             "text of %d tokens cut to %d: %r; left out: %r", len(ids), self.max_length, text[:60], cut
         )

@@ -18,7 +18,7 @@ def fuser(golden_unet: InstanceUNet) -> GatedSelfAttention:
     return module
 
 
-@pytest.mark.parametrize("scale", [1, 0.5])
+@pytest.mark.parametrize("scale", [1, 0.5, 0])
 def test_equals_recorded(
     scale: float,
     fuser: GatedSelfAttention,

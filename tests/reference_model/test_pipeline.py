@@ -275,6 +275,13 @@ def test_long_texts_are_cut_with_a_warning_that_shows_the_cut(pipe, caplog):
     assert list(output.truncated) == [phrase]
     assert phrase.endswith(output.truncated[phrase])
     assert output.truncated[phrase] in caplog.text
+    # Few letters may be many tokens; and what was cut is said for every image, however many texts there were.
+    pipe.embedder.capacity = 1
+    texts = ["\u00e9" * 12, "\u00e8" * 12]
+    for _ in range(2):
+        output = pipe([GroundedPrompt(text) for text in texts], [0, 1], output_type="latent")
+        assert sorted(output.truncated) == sorted(texts)
+    pipe.embedder.capacity = 512
 
 
 def test_callback_gets_every_step(pipe):

@@ -88,6 +88,53 @@ def test_swapped_first_convolution_equals_recorded(
     assert relative_error(eps, load_arrays("unet")[f"mask.alpha{alpha}.sdconv.t121.eps"]) <= TOLERANCE
 
 
+def test_every_block_equals_recorded(
+    golden_unet: InstanceUNet,
+    golden_inputs: Tensors,
+    golden_tokens: Tensors,
+    relative_error: Callable[[Tensor, Tensor], float],
+    load_arrays: Callable[[str], dict[str, Tensor]],
+) -> None:
+    """Samples of the output of each block; a mistake shows where it is made."""
+    recorded = load_arrays("unet")
+    blocks: dict[str, torch.nn.Module] = {
+        "time_embed": golden_unet.time_embedding,
+        "input_blocks.0": golden_unet.conv_in,
+        "middle_block": golden_unet.mid_block,
+    }
+    for level, block in enumerate(golden_unet.down_blocks):
+        for layer, resnet in enumerate(block.resnets):
+            last = block.attentions[layer] if hasattr(block, "attentions") else resnet
+            blocks[f"input_blocks.{1 + 3 * level + layer}"] = last
+        if block.downsamplers:
+            blocks[f"input_blocks.{3 * level + 3}"] = block.downsamplers[0]
+    for level, block in enumerate(golden_unet.up_blocks):
+        for layer, resnet in enumerate(block.resnets):
+            last = block.attentions[layer] if hasattr(block, "attentions") else resnet
+            if layer == 2 and block.upsamplers:
+                last = block.upsamplers[0]
+            blocks[f"output_blocks.{3 * level + layer}"] = last
+    assert len(blocks) == sum(name.startswith("act.") for name in recorded) - 1 == 26
+    seen: Tensors = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(_: torch.nn.Module, __: Any, output: Any) -> None:
+            seen[name] = getattr(output, "sample", output[0] if isinstance(output, tuple) else output)
+
+        return hook
+
+    hooks = [module.register_forward_hook(keep(name)) for name, module in blocks.items()]
+    arguments = (golden_inputs["x2"][:1], 121, golden_inputs["context2"][:1], golden_tokens["mask"][:1])
+    eps = golden_unet(*arguments).sample
+    for handle in hooks:
+        handle.remove()
+    assert relative_error(eps, recorded["act.eps"]) <= TOLERANCE
+    for name in blocks:
+        stride = int(recorded[f"stride.{name}"])
+        samples = seen[name].flatten()[::stride][:64]
+        assert relative_error(samples, recorded[f"act.{name}.strided"]) <= TOLERANCE, name
+
+
 def call(unet: torch.nn.Module, size: tuple[int, int] = (8, 8), **kwargs: Any) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     sample = torch.randn(2, 4, *size, generator=generator)

@@ -19,7 +19,7 @@ def sample0(grounding: Inputs, **changes: Tensor | None) -> dict[str, Tensor | N
     return inputs | changes
 
 
-@pytest.mark.parametrize("config", ["box", "mask", "point"])
+@pytest.mark.parametrize("config", ["box", "mask", "point", "scribble"])
 def test_tokens_equal_recorded(
     config: str,
     golden_tokens: Inputs,
@@ -31,7 +31,7 @@ def test_tokens_equal_recorded(
     assert relative_error(golden_tokens[config], recorded[f"{config}.objs"]) <= 1e-5
 
 
-@pytest.mark.parametrize("config", ["box", "mask", "scribble"])
+@pytest.mark.parametrize("config", ["box", "mask", "point", "scribble"])
 def test_null_tokens_equal_recorded(
     config: str,
     golden_unet: InstanceUNet,
