@@ -88,31 +88,58 @@ def instance_prompts(prompt: GroundedPrompt) -> list[GroundedPrompt]:
     return [GroundedPrompt(instance.phrase, (instance,)) for instance in prompt.instances]
 
 
-def _check_points(where: str, points: Sequence[PointXY]) -> None:
-    for x, y in points:
+def _numbers(where: str, values: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The values as numbers of a shape, in which -1 stands for any length."""
+    try:
+        table = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        table = np.empty(())
+    if table.size == 0 and shape[0] == -1 and table.ndim:
+        return np.empty((0, *shape[1:]))
+    fits = table.ndim == len(shape) and all(
+        want in (-1, has) for want, has in zip(shape, table.shape, strict=True)
+    )
+    if not fits:
+        wanted = (
+            "four numbers x0, y0, x1, y1"
+            if shape == (4,)
+            else "x and y"
+            if shape == (2,)
+            else "pairs of x and y"
+        )
+        raise ValueError(f"{where}: {str(values)[:60]!r} is not {wanted}; give them in [0, 1]")
+    return table
+
+
+def _check_points(where: str, points: NDArray[np.float64]) -> None:
+    for x, y in points.tolist():
         inside = -_EDGE <= x <= 1 + _EDGE and -_EDGE <= y <= 1 + _EDGE
         if not (math.isfinite(x) and math.isfinite(y) and inside):
             raise ValueError(f"{where} ({x:g}, {y:g}) lies outside the canvas; give x and y in [0, 1]")
 
 
 def _check_instance(where: str, instance: GroundedInstance) -> None:
-    if not instance.phrase.strip():
-        raise ValueError(f"{where}: the phrase is empty; describe the object")
+    if not isinstance(instance.phrase, str) or not instance.phrase.strip():
+        raise ValueError(f"{where}: the phrase is empty or no text; describe the object")
     where = f"{where} ({instance.phrase[:40]!r})"
     if instance.box_xyxy is not None:
-        x0, y0, x1, y1 = instance.box_xyxy
-        _check_points(f"{where}: box corner", [(x0, y0), (x1, y1)])
+        box = _numbers(f"{where}: box", instance.box_xyxy, (4,))
+        _check_points(f"{where}: box corner", box.reshape(2, 2))
+        x0, y0, x1, y1 = box.tolist()
         if x1 <= x0 or y1 <= y0:
             raise ValueError(f"{where}: box {x0:g}, {y0:g}, {x1:g}, {y1:g} needs x0 < x1 and y0 < y1")
     if instance.point_xy is not None:
-        _check_points(f"{where}: point", [instance.point_xy])
+        _check_points(f"{where}: point", _numbers(f"{where}: point", instance.point_xy, (2,))[None])
     for name, points in (("scribble", instance.scribble_xy), ("mask points", instance.mask_points_xy)):
         if points is None:
             continue
-        if len(points) < 2:
-            raise ValueError(f"{where}: {name} with {len(points)} points; give at least two")
-        _check_points(f"{where}: {name} at", points)
+        table = _numbers(f"{where}: {name}", points, (-1, 2))
+        if len(table) < 2:
+            raise ValueError(f"{where}: {name} with {len(table)} points; give at least two")
+        _check_points(f"{where}: {name} at", table)
     if instance.mask is not None:
+        if not isinstance(instance.mask, np.ndarray | Tensor):
+            raise ValueError(f"{where}: mask is a {type(instance.mask).__name__}; give an array or a tensor")
         shape = tuple(instance.mask.shape)
         if len(shape) != 2 or 0 in shape:
             raise ValueError(f"{where}: mask of shape {shape}; give one [height, width] array")
@@ -128,8 +155,11 @@ def validate_prompt(prompt: GroundedPrompt, max_instances: int, *, name: str = "
 
     Raises:
         ValueError: Naming the instance and field: too many instances, an empty phrase, a box without area, a
-            coordinate outside the canvas, a scribble of one point, a mask that is not 2-D.
+            coordinate outside the canvas, a scribble of one point, a mask that is not 2-D, a field that is no
+            such thing at all.
     """
+    if not isinstance(prompt.caption, str):
+        raise ValueError(f"{name}: the caption is a {type(prompt.caption).__name__}; give text, maybe empty")
     if len(prompt.instances) > max_instances:
         raise ValueError(
             f"{name}: {len(prompt.instances)} instances, the model has {max_instances} slots; drop some"

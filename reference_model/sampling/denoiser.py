@@ -81,6 +81,12 @@ class _Swap:
         self._conv: nn.Module | None = None
         if first_conv is not None:
             state = first_conv.state_dict() if isinstance(first_conv, nn.Module) else dict(first_conv)
+            own = unet.conv_in.state_dict()
+            if {name: value.shape for name, value in state.items()} != {k: v.shape for k, v in own.items()}:
+                raise ValueError(
+                    f"first_conv: needs {', '.join(f'{k} {tuple(v.shape)}' for k, v in own.items())}, "
+                    f"not {', '.join(f'{k} {tuple(v.shape)}' for k, v in state.items()) or 'nothing'}"
+                )
             self._conv = copy.deepcopy(unet.conv_in)
             self._conv.load_state_dict(state)
 

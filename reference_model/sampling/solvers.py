@@ -82,9 +82,12 @@ def plms_timesteps(num_inference_steps: int, num_train_timesteps: int = 1000) ->
     Raises:
         ValueError: If S is not in [1, T / 2]: beyond, the published rule leaves the training schedule.
     """
-    if not 1 <= num_inference_steps <= num_train_timesteps // 2:
+    if (
+        not isinstance(num_inference_steps, int | np.integer)
+        or not 1 <= num_inference_steps <= num_train_timesteps // 2
+    ):
         raise ValueError(
-            f"num_inference_steps: {num_inference_steps} is not in 1..{num_train_timesteps // 2}"
+            f"num_inference_steps: {num_inference_steps} is not a whole number in 1..{num_train_timesteps // 2}"
         )
     stride = num_train_timesteps // num_inference_steps
     return [step + 1 for step in range(0, num_train_timesteps, stride)][::-1]

@@ -181,6 +181,15 @@ def test_instance_prompts_take_phrase_and_place():
         (GroundedInstance("a", scribble_xy=[(0.5, 0.5)]), "1 points"),
         (GroundedInstance("a", mask=np.zeros((2, 8, 8))), "mask of shape"),
         (GroundedInstance("a", mask=np.zeros((0, 8))), "mask of shape"),
+        (GroundedInstance("a", mask=[[0, 1]]), "mask is a list; give an array"),
+        (GroundedInstance(None), "phrase is empty or no text"),
+        (GroundedInstance("a", box_xyxy=(0.1, 0.1, 0.5)), "is not four numbers x0, y0, x1, y1"),
+        (GroundedInstance("a", box_xyxy=(None, 0.1, 0.5, 0.5)), "box corner"),
+        (GroundedInstance("a", box_xyxy="0123"), "is not four numbers"),
+        (GroundedInstance("a", point_xy=(0.1, 0.1, 0.5)), "is not x and y"),
+        (GroundedInstance("a", scribble_xy=np.zeros(40)), "is not pairs of x and y"),
+        (GroundedInstance("a", scribble_xy=[]), "scribble with 0 points"),
+        (GroundedInstance("a", mask_points_xy=[(0.1, 0.2), (0.3,)]), "is not pairs of x and y"),
     ],
 )
 def test_bad_instances_are_named(instance, message):
@@ -189,6 +198,18 @@ def test_bad_instances_are_named(instance, message):
         validate_prompt(prompt, 3, name="img-7")
     assert str(error.value).startswith("img-7, instance 1")
     assert "\n" not in str(error.value)
+
+
+def test_a_caption_must_be_text():
+    with pytest.raises(ValueError, match="p: the caption is a NoneType"):
+        validate_prompt(GroundedPrompt(None), 3, name="p")
+
+
+def test_arrays_of_points_are_fine():
+    instance = GroundedInstance("a", box_xyxy=np.array(BOX), scribble_xy=np.array(STROKE))
+    expected = build(GroundedInstance("a", box_xyxy=BOX, scribble_xy=STROKE))
+    assert torch.equal(build(instance)["scribbles"], expected["scribbles"])
+    assert torch.equal(build(instance)["boxes"], expected["boxes"])
 
 
 def test_too_many_instances_are_an_error():

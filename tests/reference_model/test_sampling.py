@@ -402,6 +402,11 @@ def test_flow_matching_starts_from_the_noise_itself():
     [
         ({"schedule": "slow"}, "schedule"),
         ({"keep": ("boxes",)}, "keep: unknown format 'boxes'"),
+        ({"num_inference_steps": 2.5}, "num_inference_steps: 2.5 is not a whole number"),
+        (
+            {"first_conv": {"weight": torch.zeros(2)}},
+            r"first_conv: needs weight \(16, 4, 3, 3\), bias \(16,\), not",
+        ),
         ({"keep": "bx"}, "keep: unknown format 'bx'"),
         ({"grounding": {**grounding(2, 1), "depth": torch.zeros(2)}}, "grounding: 'depth' is unknown"),
         ({"grounding": grounding(3, 1)}, "grounding: a tensor of 3 rows for 2 images"),
