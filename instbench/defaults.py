@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AUTO_BATCH_SIZE",
     "BATCH_SIZE",
+    "CANVAS_SIZE",
     "CONVERT_DTYPE",
     "DEMO_LIMIT",
     "DEVICE",
@@ -21,6 +22,8 @@ SEED = 0
 DEVICE = "auto"
 DTYPE = "auto"
 BATCH_SIZE = "auto"
+CANVAS_SIZE = 512
+"""Side in pixels of the canvas that `data prepare` writes ground truth for."""
 CONVERT_DTYPE = "float32"
 AUTO_BATCH_SIZE = 8
 """Images per generator call for ``--batch-size auto``; halved when memory runs out."""

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from instbench.cli.main import main
+from instbench.datasets import catalog
+from tests.instbench.datasets.fetching.server import serving
+from tests.instbench.datasets.fetching.world import offer
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -21,6 +24,7 @@ class RunBy(StrEnum):
     CI = "by .ci/run"
     MAKEFILE = "prepared by the Makefile; checked in the Makefile's text"
     FAST = "as it stands, by a fast test"
+    MIRROR = "by a fast test, which adds the --mirror of a small copy where it downloads"
     DRY = "with --dry-run by a fast test, and with fewer images and steps by a slow one"
     SLOW = "by a slow test"
 
@@ -39,6 +43,9 @@ COMMANDS = {
     "instbench validate data/mine/instances.json --captions data/mine/captions.json": RunBy.FAST,
     "instbench run shapes-box --annotations data/mine/instances.json --captions data/mine/captions.json"
     " --images data/mine/images -o runs/mine": RunBy.DRY,
+    "instbench data fetch coco-val2017": RunBy.MIRROR,
+    "instbench data verify coco-val2017": RunBy.MIRROR,
+    "instbench data prepare coco-val2017 -o data/coco-512": RunBy.MIRROR,
     "instbench score runs/try": RunBy.SLOW,
     "instbench run shapes-box --model my_model:GreyImages --limit 4 -o runs/grey": RunBy.DRY,
 }
@@ -110,6 +117,17 @@ def test_fast_commands_run_as_they_stand(workplace: Path) -> None:
             call(command)
     assert (workplace / "data" / "mine" / "instances.json").is_file()
     assert len(list((workplace / "data" / "mine" / "images").iterdir())) == 8
+
+
+def test_data_commands_run_against_a_mirror(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INSTBENCH_DATA", str(workplace / "home"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving() as server:
+        monkeypatch.setitem(catalog.DATASETS, "coco-val2017", offer(server, "coco-val2017"))
+        for command, run_by in COMMANDS.items():
+            if run_by is RunBy.MIRROR:
+                call(command, *(("--mirror", server.address) if " fetch " in command else ()))
+    assert (workplace / "data" / "coco-512" / "manifest.json").is_file()
 
 
 def test_run_commands_pass_a_dry_run(workplace: Path) -> None:

@@ -18,14 +18,20 @@ def register(subparsers: Any) -> None:
     """Adds the verb."""
     parser = subparsers.add_parser(
         "validate",
-        help="check a COCO annotation file or a layouts file",
+        help="check annotations, captions, detection results or a layouts file",
         description="Lists every problem of FILE at once. Exit code 2 if there are errors; warnings pass.",
     )
     parser.add_argument(
-        "file", type=Path, metavar="FILE", help="COCO instances or captions (.json), or layouts (.jsonl)"
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="COCO or LVIS instances, captions or detection results (.json), or layouts (.jsonl)",
     )
     parser.add_argument("--captions", type=Path, metavar="FILE", help="COCO captions that belong to FILE")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder in which the images must lie")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images; each one is opened")
+    parser.add_argument(
+        "--annotations", type=Path, metavar="FILE", help="instances file that the detections in FILE are for"
+    )
     parser.add_argument("--all", action="store_true", help=f"show all problems, not only the first {_SHOWN}")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
 
@@ -34,7 +40,9 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from instbench.datasets.reporting import validate_file
 
-    report = validate_file(args.file, captions=args.captions, images_dir=args.images)
+    report = validate_file(
+        args.file, captions=args.captions, images_dir=args.images, annotations=args.annotations
+    )
     code = EXIT_BAD_INPUT if report.errors else EXIT_DONE
     if args.json:
         print(json.dumps(report.to_json(), indent=2))

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from instbench.datasets.lvis import image_file_name, is_lvis
 from instbench.datasets.validation import (
     Problem,
     check_annotations,
     check_captions,
-    is_plain_relative_name,
     raise_on_errors,
     read_json,
 )
@@ -32,12 +32,16 @@ class CocoImage:
         width: Width in pixels.
         height: Height in pixels.
         file_name: Checked relative name, or None if the file does not say.
+        neg_category_ids: LVIS: categories that are surely not in the image.
+        not_exhaustive_category_ids: LVIS: categories whose objects are not all annotated.
     """
 
     id: int
     width: int
     height: int
     file_name: str | None = None
+    neg_category_ids: tuple[int, ...] = ()
+    not_exhaustive_category_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class CocoAnnotation:
 
 @dataclass(frozen=True)
 class CocoAnnotations:
-    """A checked COCO ``instances`` file.
+    """A checked COCO or LVIS ``instances`` file.
 
     Attributes:
         source: Where it came from, for messages.
@@ -77,6 +81,7 @@ class CocoAnnotations:
         categories: Category names by id, in file order.
         annotations: Annotations in file order.
         problems: Warnings of the check.
+        frequencies: LVIS: ``"r"``, ``"c"`` or ``"f"`` by category id; empty for other files.
     """
 
     source: str
@@ -84,10 +89,11 @@ class CocoAnnotations:
     categories: Mapping[int, str]
     annotations: tuple[CocoAnnotation, ...]
     problems: tuple[Problem, ...] = ()
+    frequencies: Mapping[int, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, source: Path | str | Mapping[str, Any]) -> CocoAnnotations:
-        """Reads and checks annotations.
+        """Reads and checks annotations; LVIS files are recognised by their fields.
 
         Args:
             source: A JSON file, or its content.
@@ -103,13 +109,15 @@ class CocoAnnotations:
         raise_on_errors(problems, name)
         if problems:
             logger.warning("%s: %d warnings, the first: %s", name, len(problems), problems[0])
-        images = sorted((_image(record) for record in data["images"]), key=lambda image: image.id)
+        lvis = is_lvis(data)
+        images = sorted((_image(record, lvis=lvis) for record in data["images"]), key=lambda image: image.id)
         return cls(
             source=name,
             images={image.id: image for image in images},
             categories={record["id"]: record["name"] for record in data["categories"]},
             annotations=tuple(_annotation(record) for record in data["annotations"]),
             problems=tuple(problems),
+            frequencies={record["id"]: record["frequency"] for record in data["categories"]} if lvis else {},
         )
 
     @staticmethod
@@ -182,13 +190,15 @@ def _load(source: Path | str | Mapping[str, Any], kind: str) -> tuple[str, Any]:
     return str(source), read_json(Path(source))
 
 
-def _image(record: Mapping[str, Any]) -> CocoImage:
-    name = record.get("file_name")
-    url = record.get("coco_url")
-    if name is None and isinstance(url, str):  # LVIS v1 has only the address
-        last = PurePosixPath(url).name
-        name = last if is_plain_relative_name(last) else None
-    return CocoImage(id=record["id"], width=record["width"], height=record["height"], file_name=name)
+def _image(record: Mapping[str, Any], *, lvis: bool) -> CocoImage:
+    return CocoImage(
+        id=record["id"],
+        width=record["width"],
+        height=record["height"],
+        file_name=image_file_name(record, lvis=lvis),
+        neg_category_ids=tuple(record["neg_category_ids"]) if lvis else (),
+        not_exhaustive_category_ids=tuple(record["not_exhaustive_category_ids"]) if lvis else (),
+    )
 
 
 def _annotation(record: Mapping[str, Any]) -> CocoAnnotation:

@@ -225,8 +225,11 @@ def _from_run_lengths(segmentation: Mapping[str, Any], height: int, width: int) 
     if isinstance(counts, str):
         _check_total(sum(run_lengths(counts)), height, width)
         return MaskRLE(height=height, width=width, counts=counts)
-    if not isinstance(counts, list) or not all(type(run) is int and run >= 0 for run in counts):
-        raise InputError("segmentation.counts must be a run-length string or a list of lengths >= 0")
+    pixels = height * width
+    if not isinstance(counts, list) or not all(type(run) is int and 0 <= run <= pixels for run in counts):
+        raise InputError(
+            f"segmentation.counts must be a run-length string or a list of lengths from 0 to {pixels}"
+        )
     _check_total(sum(counts), height, width)
     encoded = coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width)
     return MaskRLE(height=height, width=width, counts=encoded["counts"].decode("ascii"))
@@ -247,11 +250,18 @@ def _check_polygon(part: Any, position: int, height: int, width: int) -> None:
         raise InputError(f"{where} must be a flat list of numbers x0, y0, x1, y1, ...")
     if len(part) % 2:
         raise InputError(f"{where} has {len(part)} numbers; x and y must come in pairs")
-    if not all(math.isfinite(value) for value in part):
-        raise InputError(f"{where} holds NaN or infinity")
+    if not all(_is_finite(value) for value in part):
+        raise InputError(f"{where} holds NaN or infinity; write finite numbers")
     # The rasteriser walks along every edge: far-off points would cost time and memory without bound.
     for values, side, axis in ((part[0::2], width, "x"), (part[1::2], height, "y")):
         if values and (min(values) < -side or max(values) > 2 * side):
             raise InputError(
                 f"{where}: {axis} = {min(values)}..{max(values)} lies outside the image (0..{side})"
             )
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False

@@ -226,7 +226,10 @@ def _flag(record: Mapping[str, Any], name: str) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False
 
 
 def _box(value: Any) -> tuple[float, float, float, float] | None:

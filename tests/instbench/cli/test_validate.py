@@ -30,7 +30,9 @@ def test_all_problems_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert _run(str(path)) == EXIT_BAD_INPUT
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 102
-    assert lines[0] == f"{path}: error: annotation 0: category_id: 50 is not in categories"
+    assert lines[0] == (
+        f"{path}: error: annotation 0: category_id: 50 is not in categories; add it there or remove this annotation"
+    )
     assert lines[100] == "... and 20 more (--all shows them)"
     assert _run(str(path), "--all") == EXIT_BAD_INPUT
     assert len(capsys.readouterr().out.splitlines()) == 121
