@@ -72,7 +72,7 @@ def test_polygon_parts_are_united_and_short_ones_cover_nothing() -> None:
     [
         ({"size": [20, 12], "counts": [240]}, r"size is \[20, 12\]"),
         ({"size": [12, 20], "counts": [200]}, "cover 200 pixels"),
-        ({"size": [12, 20], "counts": [250, -10]}, "lengths >= 0"),
+        ({"size": [12, 20], "counts": [250, -10]}, "lengths from 0 to 240"),
         ({"size": [12, 20], "counts": "~~~"}, "not a COCO run-length string"),
         ({"size": [12, 20], "counts": "P"}, "truncated"),
         ({"size": [12, 20], "counts": "oooooooooo0"}, "not a COCO run-length string"),
