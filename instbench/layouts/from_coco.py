@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
 
 from instbench.errors import InputError
 from instbench.layouts.geometry import boxes_xywh_to_xyxy, boxes_xyxy_to_relative, clip_boxes_xyxy
@@ -60,8 +63,8 @@ def from_coco(
     max_instances: int = MAX_INSTANCES,
     prompt: str = "caption",
     seed: int = 0,
-    numpy_seed: int | None = None,
-    python_seed: int | None = None,
+    numpy_seed: int | np.random.RandomState | None = None,
+    python_seed: int | random.Random | None = None,
     attribute_words: Sequence[str] | None = None,
     square: int | None = None,
 ) -> list[Layout]:
@@ -87,9 +90,9 @@ def from_coco(
         seed: Seed of scribbles and mask points. Strict edition: hashed with the annotation id. Paper edition:
             one stream for the whole file, as if the published script ran after ``numpy.random.seed(seed)``
             and ``random.seed(seed)``.
-        numpy_seed: Paper edition: seed of numpy's stream (scribbles) where it differs from `seed`.
+        numpy_seed: Paper edition: seed of numpy's stream (scribbles) where it differs from `seed`, or the stream.
         python_seed: Paper edition: seed of Python's stream (mask points of masks below 128 pixels) where it
-            differs from `seed`.
+            differs from `seed`, or the stream.
         attribute_words: Words that are asked for by ``annotation_id % len(words)``; None takes the published
             lists.
         square: Paper edition: squash every image and its annotations to squares of this many pixels first, masks

@@ -143,14 +143,21 @@ class PaperPoints:
     ``random.seed(python_seed)``.
 
     Args:
-        seed: Seed of numpy's legacy generator: scribbles, one draw per mask that is not empty.
-        python_seed: Seed of Python's own generator: mask points of masks below 128 pixels. None takes
-            `seed`.
+        seed: Seed of numpy's legacy generator, or the generator: scribbles, one draw per mask that is not empty.
+        python_seed: Seed of Python's own generator, or the generator: mask points of masks below 128 pixels.
+            None takes `seed` if that is a number, else 0.
     """
 
-    def __init__(self, seed: int, python_seed: int | None = None) -> None:
-        self._numpy = np.random.RandomState(seed % 2**32)
-        self._python = random.Random(seed if python_seed is None else python_seed)
+    def __init__(
+        self, seed: int | np.random.RandomState, python_seed: int | random.Random | None = None
+    ) -> None:
+        if python_seed is None:
+            python_seed = 0 if isinstance(seed, np.random.RandomState) else int(seed)
+        if not isinstance(seed, np.random.RandomState):
+            seed = np.random.RandomState(int(seed) % 2**32)
+        if not isinstance(python_seed, random.Random):
+            python_seed = random.Random(int(python_seed))
+        self._numpy, self._python = seed, python_seed
 
     def draw(self, box_xyxy: tuple[float, float, float, float], mask: BoolMask) -> InstancePoints:
         """Draws the points of the next instance in file order.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,8 @@ def test_locations_are_exactly_the_recorded_ones(layouts: list[Layout], name: st
 def test_one_seed_stands_for_both_streams(layouts: list[Layout]) -> None:
     assert WORDS["numpy_seed"] == WORDS["python_seed"]
     assert from_coco(TRUTH, edition="paper", seed=WORDS["numpy_seed"]) == layouts
+    streams = np.random.RandomState(WORDS["numpy_seed"]), random.Random(WORDS["python_seed"])
+    assert from_coco(TRUTH, edition="paper", numpy_seed=streams[0], python_seed=streams[1]) == layouts
     other = from_coco(TRUTH, edition="paper", numpy_seed=WORDS["numpy_seed"], python_seed=0)
     same = [
         a == b
