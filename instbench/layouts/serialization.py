@@ -25,7 +25,8 @@ SCHEMA_VERSION = 1
 _KEY = re.compile(r"[a-z0-9._-]+")
 _INSTANCE_DEFAULTS = {f.name: f.default for f in fields(Instance)}
 _LAYOUT_FIELDS = {f.name for f in fields(Layout)}
-_TEXT, _OPTIONAL_TEXT = ("category", "phrase"), ("color", "texture", "ignore_reason")
+_TEXT, _OPTIONAL_TEXT = ("category", "phrase"), ("color", "texture", "ignore_reason", "frequency")
+_CATEGORY_LISTS = ("absent_category_ids", "partial_category_ids")
 
 
 def layout_to_json(layout: Layout) -> dict[str, Any]:
@@ -41,6 +42,9 @@ def layout_to_json(layout: Layout) -> dict[str, Any]:
     }
     if layout.source_path is not None:
         record["source_path"] = layout.source_path
+    for name in _CATEGORY_LISTS:
+        if getattr(layout, name):
+            record[name] = list(getattr(layout, name))
     record["instances"] = [_instance_to_json(instance) for instance in layout.instances]
     return record
 
@@ -85,6 +89,8 @@ def layout_from_json(record: Any) -> Layout:
         source_height=_integer(record, "source_height", 1),
         instances=tuple(_instance_from_json(item, f"instances[{i}]") for i, item in enumerate(instances)),
         source_path=path,
+        absent_category_ids=_ids(record, "absent_category_ids"),
+        partial_category_ids=_ids(record, "partial_category_ids"),
     )
 
 
@@ -198,6 +204,7 @@ def _instance_from_json(record: Any, where: str) -> Instance:
             is_ignored=_flag(record, "is_ignored"),
             ignore_reason=record.get("ignore_reason"),
             area=area,
+            frequency=record.get("frequency"),
             condition=_condition(record.get("condition")),
         )
     except InputError as error:
@@ -216,6 +223,13 @@ def _integer(record: Mapping[str, Any], name: str, minimum: int) -> int:
     if type(value) is not int or value < minimum:
         raise InputError(f"{name}: must be an integer >= {minimum}, not {value!r}")
     return value
+
+
+def _ids(record: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    values = record.get(name, [])
+    if not isinstance(values, list) or not all(type(value) is int and value >= 0 for value in values):
+        raise InputError(f"{name}: must be a list of ids, not {values!r}")
+    return tuple(values)
 
 
 def _flag(record: Mapping[str, Any], name: str) -> bool:

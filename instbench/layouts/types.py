@@ -60,6 +60,7 @@ class Instance:
             crowds, degenerate annotations and instances beyond the cap).
         ignore_reason: Why `is_ignored` is set, e.g. ``"crowd"``, ``"over-cap"``, ``"degenerate"``.
         area: Area in square pixels of the source image, as annotated.
+        frequency: LVIS: how often the category occurs, ``"r"``, ``"c"`` or ``"f"``; None for other data.
         condition: The one format that this instance is asked in (hybrid benchmarks); None where the
             benchmark's conditions hold for all instances alike.
     """
@@ -79,6 +80,7 @@ class Instance:
     is_ignored: bool = False
     ignore_reason: str | None = None
     area: float | None = None
+    frequency: str | None = None
     condition: Condition | None = None
 
 
@@ -95,6 +97,8 @@ class Layout:
         source_height: Height of the source image in pixels.
         instances: All instances, ignored ones included.
         source_path: Where the real image lies, for the ceiling; None if unknown.
+        absent_category_ids: LVIS: categories that are surely not in the image.
+        partial_category_ids: LVIS: categories whose objects are not all annotated.
     """
 
     image_key: str
@@ -105,6 +109,8 @@ class Layout:
     source_height: int
     instances: tuple[Instance, ...] = field(default_factory=tuple)
     source_path: str | None = None
+    absent_category_ids: tuple[int, ...] = ()
+    partial_category_ids: tuple[int, ...] = ()
 
     @property
     def requested(self) -> tuple[Instance, ...]:

@@ -43,6 +43,7 @@ instances = st.builds(
     is_ignored=st.booleans(),
     ignore_reason=optional_text,
     area=st.none() | numbers,
+    frequency=st.none() | st.sampled_from("rcf"),
     condition=st.none() | st.sampled_from(Condition),
 )
 layouts = st.builds(
@@ -55,6 +56,8 @@ layouts = st.builds(
     source_height=st.integers(1, 5000),
     instances=st.lists(instances, max_size=3).map(tuple),
     source_path=optional_text,
+    absent_category_ids=st.lists(st.integers(0, 2000), max_size=3).map(tuple),
+    partial_category_ids=st.lists(st.integers(0, 2000), max_size=3).map(tuple),
 )
 
 
@@ -101,6 +104,7 @@ def _record() -> dict[str, Any]:
         ({"source_width": 0}, "source_width: must be an integer >= 1"),
         ({"caption": None}, "caption: must be text"),
         ({"surprise": 1}, "surprise: unknown field"),
+        ({"absent_category_ids": [-1]}, "absent_category_ids: must be a list of ids"),
         ({"instances": {}}, "instances: must be a list"),
         ({"instances": [3]}, r"instances\[0\]: must be an object"),
     ],
@@ -120,6 +124,7 @@ def test_bad_layout_fields_are_named(change: dict[str, Any], message: str) -> No
         ({"phrase": 3}, r"instances\[0\]\.phrase"),
         ({"color": 3}, r"instances\[0\]\.color"),
         ({"area": "big"}, r"instances\[0\]\.area"),
+        ({"frequency": 3}, r"instances\[0\]\.frequency"),
         ({"condition": "depth"}, r"instances\[0\]\.condition: 'depth' must be one of"),
         ({"mask": {"size": [4, 4], "counts": "1"}}, r"instances\[0\]\.mask: run lengths cover 1 pixels"),
         ({"mask": {"size": [10**9, 10**9], "counts": "1"}}, "pixels a side"),
