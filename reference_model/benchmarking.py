@@ -51,6 +51,7 @@ class Case:
         width: Size of the text embeddings.
         seed: Root of weights, layouts and noise.
         threads: Threads of PyTorch; None leaves its choice.
+        compiled: Compile the UNet of the fast schedule. A first run, which compiles, is not timed.
 
     Raises:
         ValueError: If a number is out of range.
@@ -66,6 +67,7 @@ class Case:
     width: int = 128
     seed: int = 0
     threads: int | None = None
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         mis_steps(len(plms_timesteps(self.steps)), self.mis)
@@ -164,8 +166,24 @@ def measure(case: Case, schedule: Schedule) -> Measurement:
     if case.threads is not None:
         torch.set_num_threads(case.threads)
     unet = _unet(case)
+    if case.compiled and schedule == "fast":
+        unet.compile()
+        _draw(case, schedule, unet)
     calls: list[int] = []
     unet.register_forward_pre_hook(lambda *_: calls.append(1))
+    latents, cpu, wall = _draw(case, schedule, unet)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Measurement(
+        latents=latents.numpy(),
+        cpu_seconds=cpu,
+        wall_seconds=wall,
+        peak_mib=peak / (2**20 if sys.platform == "darwin" else 2**10),
+        unet_calls=len(calls),
+    )
+
+
+def _draw(case: Case, schedule: Schedule, unet: InstanceUNet) -> tuple[Tensor, float, float]:
+    """Latents of a case, processor seconds and elapsed seconds of sampling."""
     gen = torch.Generator().manual_seed(case.seed)
     counts, total = case.instances, len(case.instances)
     grounding = _grounding(unet, case, counts, gen)
@@ -196,15 +214,7 @@ def measure(case: Case, schedule: Schedule) -> Measurement:
             schedule=schedule,
         )
         latents.append(drawn)
-    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return Measurement(
-        latents=torch.cat(latents).numpy(),
-        cpu_seconds=cpu,
-        wall_seconds=wall,
-        peak_mib=peak / (2**20 if sys.platform == "darwin" else 2**10),
-        unet_calls=len(calls),
-    )
+    return torch.cat(latents), time.process_time() - cpu, time.perf_counter() - wall
 
 
 def _apart(case: Case, schedule: Schedule) -> Measurement:
@@ -237,7 +247,8 @@ def compare(case: Case, repeats: int = 1, *, apart: bool = True) -> list[str]:
     difference = np.abs(plain[0].latents - fast[0].latents).max() / plain[0].latents.std()
     lines = [
         f"{case.model}: {len(case.instances)} layouts, {sum(case.instances)} instances, {case.steps} steps, "
-        f"MIS {case.mis:g}, alpha {case.alpha:g}, {case.threads or torch.get_num_threads()} threads",
+        f"MIS {case.mis:g}, alpha {case.alpha:g}, {case.threads or torch.get_num_threads()} threads"
+        + (", fast compiled" if case.compiled else ""),
         f"{'':14s}{'plain':>10s}{'fast':>10s}{'ratio':>8s}",
     ]
     for name, slow, quick in (
@@ -259,6 +270,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--mis", type=float, help="share of the Multi-Instance Sampler")
     parser.add_argument("--alpha", type=float, help="share of the steps with grounding on")
     parser.add_argument("--threads", type=int, help="threads of PyTorch")
+    parser.add_argument(
+        "--compiled", action="store_true", help="compile the UNet of the fast schedule (minutes)"
+    )
     parser.add_argument("--repeats", type=int, default=1, help="measurements of each schedule")
     return parser.parse_args(argv)
 
@@ -285,7 +299,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     try:
         cases = [
-            replace(CASES[name], **changes, instances=CASES[name].instances[: options.layouts])
+            replace(
+                CASES[name],
+                **changes,
+                compiled=options.compiled,
+                instances=CASES[name].instances[: options.layouts],
+            )
             for name in names
         ]
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,13 @@ def test_both_schedules_draw_the_same():
     assert plain.unet_calls == (3 * 2 * 2 + 2) + (2 * 2 * 2 + 2)
     assert fast.unet_calls < plain.unet_calls
     assert min(plain.cpu_seconds, fast.cpu_seconds, plain.peak_mib) > 0
+
+
+@pytest.mark.slow
+def test_a_compiled_model_draws_the_same():
+    compiled = measure(replace(CASE, compiled=True), "fast")
+    plain = measure(CASE, "plain")
+    assert np.abs(plain.latents - compiled.latents).max() < 5e-4 * plain.latents.std()
 
 
 def test_report():
