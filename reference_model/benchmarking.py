@@ -25,7 +25,7 @@ from torch import Tensor
 from reference_model.attention_masks import box_masks
 from reference_model.sampling import alpha_schedule, plms_timesteps, sample
 from reference_model.sampling.alpha import mis_steps
-from reference_model.training.unet import UNetRecipe, shapes_unet
+from reference_model.training.recipe import UNetRecipe, shapes_unet
 from reference_model.unet import InstanceUNet
 
 __all__ = ["CASES", "Case", "Measurement", "compare", "main", "measure"]

@@ -14,7 +14,7 @@ PARTS: dict[str, tuple[str, str, str]] = {
     "tokenizer": ("tokenizer", "main", "byte-level BPE tokenizer of the folder's words"),
     "text-encoder": ("text_encoder", "main", "CLIP text encoder that knows the folder's words"),
     "autoencoder": ("autoencoder", "main", "autoencoder of the folder's images"),
-    "latents": ("autoencoder", "latents_main", "latents of the folder's images, cached once"),
+    "latents": ("latents", "main", "latents of the folder's images, cached once"),
     "unet": ("unet", "main", "grounded UNet"),
     "pipeline": ("assemble", "main", "one pipeline folder from the trained parts"),
 }

@@ -21,20 +21,17 @@ import torch
 from diffusers import AutoencoderDC
 from numpy.typing import NDArray
 from PIL import Image
-from rich.progress import Progress
 from torch import Tensor
 
 from reference_model.training.common import step_generator, step_seed, write_recipe
-from reference_model.training.data import CocoFolder, cached_images, edge_crops, read_folder
+from reference_model.training.data import cached_images, edge_crops, read_folder
 from reference_model.training.loop import FitReport, LoopSettings, fit
 from reference_model.training.optim import Muon, split_parameters
 
 __all__ = [
     "AutoencoderRecipe",
     "build_autoencoder",
-    "encode_folder",
     "gradient_l1",
-    "latents_main",
     "main",
     "moment_divergence",
     "train_autoencoder",
@@ -319,49 +316,6 @@ def train_autoencoder(
     return report
 
 
-def encode_folder(
-    vae: AutoencoderDC,
-    folder: CocoFolder,
-    output: Path,
-    *,
-    batch_size: int = 32,
-    device: torch.device | str = "cpu",
-) -> float:
-    """Encodes every image of a folder to the its latents times the scaling factor.
-
-    Args:
-        vae: Autoencoder; its ``scaling_factor`` is applied.
-        folder: Images to encode.
-        output: Target ``.npy``: float16 ``[N, C, H / f, W / f]`` in the order of ``folder.scenes``; appears when
-            it is complete.
-        batch_size: Images per batch.
-        device: Where to encode.
-
-    Returns:
-        Images per second.
-    """
-    images = cached_images(folder)
-    vae = vae.to(device).eval()
-    factor = vae.spatial_compression_ratio
-    height, width = (side // factor for side in images.shape[1:3])
-    shape = (len(images), vae.config.latent_channels, height, width)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_suffix(".part")
-    memory = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
-    started = time.monotonic()
-    with Progress(transient=True) as progress:
-        task = progress.add_task("encoding", total=len(images))
-        for at in range(0, len(images), batch_size):
-            means = _encode(vae, np.asarray(images[at : at + batch_size]), batch_size)
-            memory[at : at + batch_size] = (
-                (means * vae.config.scaling_factor).cpu().numpy().astype(np.float16)
-            )
-            progress.advance(task, len(means))
-    memory.flush()
-    partial.replace(output)
-    return len(images) / (time.monotonic() - started)
-
-
 def _channels(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
@@ -403,26 +357,3 @@ def main(argv: list[str] | None = None) -> int:
         validate_every=arguments.validate_every,
     )
     return 0 if report.complete else 1
-
-
-def latents_main(argv: list[str] | None = None) -> int:
-    """Command line that caches the latents of a folder; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m reference_model.training latents", description="Encode a folder's images once."
-    )
-    parser.add_argument("--data", type=Path, required=True, help="COCO-format folder")
-    parser.add_argument("--vae", type=Path, required=True, help="autoencoder folder")
-    parser.add_argument("-o", "--output", type=Path, help="target file (default: DATA/latents.npy)")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--device", default="cpu")
-    arguments = parser.parse_args(argv)
-    if not (arguments.vae / "config.json").is_file():
-        raise ValueError(
-            f"{arguments.vae}: holds no config.json; give the folder that the autoencoder recipe made"
-        )
-    vae = AutoencoderDC.from_pretrained(arguments.vae, torch_dtype=torch.float32, local_files_only=True)
-    output = arguments.output or arguments.data / "latents.npy"
-    folder = read_folder(arguments.data)
-    rate = encode_folder(vae, folder, output, batch_size=arguments.batch_size, device=arguments.device)
-    logger.info("%s: %d images at %.0f images/s", output, len(folder.scenes), rate)
-    return 0

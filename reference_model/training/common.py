@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,18 +76,22 @@ class Ema:
     Args:
         module: The module to follow.
         decay: Largest decay; early steps use ``(1 + n) / (10 + n)``, so that the start is forgotten.
+        names: Only the parameters and buffers of these names; None follows all.
     """
 
-    def __init__(self, module: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float, names: Iterable[str] | None = None) -> None:
         self.decay = decay
-        self.shadow = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        weights = module.state_dict()
+        self.shadow = {name: weights[name].detach().clone() for name in (weights if names is None else names)}
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Moves the average towards the module's weights after zero-based ``step``."""
         decay = min(self.decay, (1 + step) / (10 + step))
         averaged, current = [], []
-        for name, value in module.state_dict().items():
+        weights = module.state_dict()
+        for name in self.shadow:
+            value = weights[name]
             if value.is_floating_point():
                 averaged.append(self.shadow[name])
                 current.append(value.detach())
@@ -101,8 +105,8 @@ class Ema:
             value.copy_(tensors[name])
 
     def copy_to(self, module: nn.Module) -> None:
-        """Writes the averaged weights into a module of the same shape."""
-        module.load_state_dict(self.shadow)
+        """Writes the averaged weights into a module of the same shape; weights that are not followed stay."""
+        module.load_state_dict({**module.state_dict(), **self.shadow})
 
 
 class JsonlLog:

@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from rich.progress import track
 
-__all__ = ["CocoFolder", "ObjectRecord", "SceneRecord", "cached_images", "edge_crops", "read_folder"]
+__all__ = [
+    "CocoFolder",
+    "ObjectRecord",
+    "SceneRecord",
+    "cached_images",
+    "edge_crops",
+    "read_folder",
+    "read_json",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +92,12 @@ class CocoFolder:
         return sorted({text for scene in self.scenes for text in scene.captions})
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Reads a JSON file of a training folder.
+
+    Raises:
+        ValueError: If it is missing or no JSON.
+    """
     if not path.is_file():
         raise ValueError(
             f"{path}: no such file; a training folder has images/, instances.json and captions.json"
@@ -115,7 +128,7 @@ def read_folder(root: Path, limit: int | None = None) -> CocoFolder:
     Raises:
         ValueError: If a file is missing or malformed, or a file name points outside ``images/``.
     """
-    instances = _read_json(root / "instances.json")
+    instances = read_json(root / "instances.json")
     try:
         names = {entry["id"]: str(entry["name"]) for entry in instances["categories"]}
         objects: dict[int, list[ObjectRecord]] = {}
@@ -130,7 +143,7 @@ def read_folder(root: Path, limit: int | None = None) -> CocoFolder:
             objects.setdefault(entry["image_id"], []).append(record)
         texts: dict[int, list[str]] = {}
         if (root / "captions.json").exists():
-            for entry in _read_json(root / "captions.json")["annotations"]:
+            for entry in read_json(root / "captions.json")["annotations"]:
                 texts.setdefault(entry["image_id"], []).append(entry["caption"])
         scenes = tuple(
             SceneRecord(

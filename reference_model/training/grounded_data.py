@@ -1,58 +1,34 @@
 """Training samples of the grounded UNet: cached latents, text embeddings and instance locations.
 
-A sample is an image of a COCO-format folder. Per sample a rule decides what the model is shown
-(`FormatRules`); the tensors have the names and shapes that `UniFusion` takes.
+A sample is an image of a COCO-format folder. Rules decide what the model is shown
+(`reference_model.training.rules`); the tensors have the names and shapes that `UniFusion` takes.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import random
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from reference_model.instance_masks import cells_from_boxes, cells_from_masks, cells_from_points
-from reference_model.points import mask_points_from_mask
+from reference_model.training.locations import NUM_MASK_POINTS, Locations
+from reference_model.training.rules import FORMATS, FormatRules, PaperRules, Rules
 
-__all__ = ["FORMATS", "FormatRules", "GroundedBatch", "GroundedDataset", "build_location_cache"]
+__all__ = ["FORMATS", "FormatRules", "GroundedBatch", "GroundedDataset", "PaperRules", "States"]
 
-logger = logging.getLogger(__name__)
-
-FORMATS = ("box", "point", "scribble", "mask")
 NUM_SCRIBBLE_POINTS = 20
-NUM_MASK_POINTS = 256
 
 
-@dataclass(frozen=True)
-class FormatRules:
-    """What a training sample shows; the probabilities of the first four cases, the rest is `keep_only`.
+class States(Protocol):
+    """Token states of captions by row: an array, a memory map or an encoder."""
 
-    Attributes:
-        unconditional: Empty caption, no instances (for classifier-free guidance).
-        text_only: Caption without instances, so that grounding can be switched off.
-        no_caption: Instances with an empty caption.
-        all_formats: Every instance shows all four formats.
-        random_subset: Every instance shows its own non-empty random subset of the formats (hybrid).
-        keep_only: Weights of box, point, scribble and mask where all instances show one format.
-        full_phrase: Probability that phrases and caption have full detail; else one of the shorter
-            levels, the same for the whole sample.
-    """
-
-    unconditional: float = 0.08
-    text_only: float = 0.08
-    no_caption: float = 0.05
-    all_formats: float = 0.08
-    random_subset: float = 0.10
-    keep_only: tuple[float, float, float, float] = (0.30, 0.22, 0.24, 0.24)
-    full_phrase: float = 0.7
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Float [len(rows), 77, D]."""
+        ...
 
 
 @dataclass
@@ -72,163 +48,64 @@ class GroundedBatch:
     instance_masks: Tensor
 
 
-def _central_point(mask: NDArray[np.uint8], box: NDArray[np.float32]) -> tuple[float, float]:
-    """Centre of the box if it lies in the mask, else the nearest mask pixel; pixels."""
-    center_x, center_y = box[0] + box[2] / 2, box[1] + box[3] / 2
-    column, row = min(int(center_x), mask.shape[1] - 1), min(int(center_y), mask.shape[0] - 1)
-    if mask[row, column]:
-        return float(center_x), float(center_y)
-    rows, columns = np.nonzero(mask)
-    nearest = int(np.argmin((columns + 0.5 - center_x) ** 2 + (rows + 0.5 - center_y) ** 2))
-    return float(columns[nearest]) + 0.5, float(rows[nearest]) + 0.5
-
-
-def _mask_points(mask: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Points that stand for a mask, pixels [256, 2]; computed on the mask's window, which is faster."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    top, left = int(rows[0]), int(columns[0])
-    window = mask[top : int(rows[-1]) + 1, left : int(columns[-1]) + 1]
-    flat = mask_points_from_mask(window, NUM_MASK_POINTS, rng=random.Random(0))
-    if flat is None:
-        raise ValueError("mask_points: the mask is empty")
-    points = np.asarray(flat, dtype=np.float64).reshape(-1, 2) + np.array([left, top])
-    return points[np.argsort(np.hypot(points[:, 0], points[:, 1]), kind="stable")]
-
-
-def build_location_cache(folder: Path) -> Path:
-    """Computes boxes, points, mask points and packed masks of a COCO-format folder once.
-
-    Args:
-        folder: Folder with ``instances.json`` and ``captions.json``; all images have one size.
-
-    Returns:
-        The cache file ``locations.npz`` in the folder (made if missing).
-    """
-    target = folder / "locations.npz"
-    if target.exists():
-        return target
-    instances = json.loads((folder / "instances.json").read_text(encoding="utf-8"))
-    captions = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
-    position = {image["id"]: index for index, image in enumerate(instances["images"])}
-    order = sorted(
-        (annotation for annotation in instances["annotations"] if not annotation.get("iscrowd")),
-        key=lambda annotation: (position[annotation["image_id"]], annotation["id"]),
-    )
-    names = {category["id"]: category["name"] for category in instances["categories"]}
-    phrase_table: dict[str, int] = {"": 0}
-    boxes, points, polygons, packed, owners, phrase_ids = [], [], [], [], [], []
-    for annotation in order:
-        mask = np.ascontiguousarray(coco_mask.decode(annotation["segmentation"]))
-        height, width = mask.shape
-        x, y, w, h = annotation["bbox"]
-        boxes.append((x / width, y / height, (x + w) / width, (y + h) / height))
-        column, row = _central_point(mask, np.asarray(annotation["bbox"], dtype=np.float32))
-        points.append((column / width, row / height))
-        polygons.append((_mask_points(mask) / (width, height)).astype(np.float16).reshape(-1))
-        packed.append(np.packbits(mask))
-        owners.append(position[annotation["image_id"]])
-        texts = annotation.get("captions") or [annotation.get("caption") or names[annotation["category_id"]]]
-        levels = [texts[min(level, len(texts) - 1)] for level in range(4)]
-        phrase_ids.append([phrase_table.setdefault(text, len(phrase_table)) for text in levels])
-    caption_table: dict[str, int] = {"": 0}
-    caption_ids = np.zeros((len(position), 4), dtype=np.int64)
-    seen = np.zeros(len(position), dtype=np.int64)
-    for entry in captions["annotations"]:
-        index = position[entry["image_id"]]
-        if seen[index] < 4:
-            caption_ids[index, seen[index] :] = caption_table.setdefault(entry["caption"], len(caption_table))
-            seen[index] += 1
-    starts = np.searchsorted(np.asarray(owners), np.arange(len(position) + 1))
-    partial = target.with_suffix(".part.npz")
-    np.savez(
-        partial,
-        size=np.asarray([instances["images"][0]["height"], instances["images"][0]["width"]]),
-        boxes=np.asarray(boxes, dtype=np.float32),
-        points=np.asarray(points, dtype=np.float32),
-        polygons=np.asarray(polygons),
-        packed=np.asarray(packed),
-        starts=starts,
-        phrase_ids=np.asarray(phrase_ids),
-        caption_ids=caption_ids,
-        phrases=np.asarray(list(phrase_table)),
-        captions=np.asarray(list(caption_table)),
-    )
-    partial.replace(target)
-    return target
-
-
 class GroundedDataset:
     """Random access to training samples; all randomness comes from the generator passed in.
 
     Args:
-        folder: COCO-format folder.
+        locations: Boxes, points, masks and words of the folder.
         latents: float16 [num_images, C, h, w] in the order of ``images``; a memory map is fine.
-        phrase_embeddings: float [num_phrases, D], pooled text states in the order of the cache.
-        caption_states: float16 [num_captions, 77, D], token states in the order of the cache; a memory map
-            is fine.
+        phrase_embeddings: float [num_phrases, D], pooled text states in the order of `Locations.phrases`.
+        caption_states: Token states in the order of `Locations.captions`.
         max_instances: Slots per image; further instances are not shown.
         num_mask_points: Points that stand for a mask; every k-th of the cached 256.
         segment_size: Side of the masks that the segment branch sees, or None without that branch.
         local_mask_radius: Relative radii for ``"point"`` and ``"scribble"``, or None.
         rules: What samples show.
+        flipped_latents: Latents of the mirrored images, for rules that mirror.
+
+    Raises:
+        ValueError: If latents do not fit the images or the rules, or the points do not divide.
     """
 
     def __init__(
         self,
-        folder: Path,
+        locations: Locations,
         latents: NDArray[np.float16],
         phrase_embeddings: Tensor,
-        caption_states: NDArray[np.float16],
+        caption_states: States,
         *,
         max_instances: int,
         num_mask_points: int,
         segment_size: int | None,
         local_mask_radius: dict[str, float] | None,
-        rules: FormatRules,
+        rules: Rules,
+        flipped_latents: NDArray[np.float16] | None = None,
     ) -> None:
-        with np.load(build_location_cache(folder), allow_pickle=False) as cache:
-            self._boxes = torch.from_numpy(cache["boxes"])
-            self._points = torch.from_numpy(cache["points"])
-            self._polygons = cache["polygons"]
-            self._packed = cache["packed"]
-            self._starts = cache["starts"]
-            self._phrase_ids = cache["phrase_ids"]
-            self._caption_ids = cache["caption_ids"]
-            self._mask_size = (int(cache["size"][0]), int(cache["size"][1]))
-        if len(latents) != len(self._caption_ids):
+        self._locations = locations
+        self._boxes = torch.from_numpy(locations.boxes)
+        self._points = torch.from_numpy(locations.points)
+        for array in (latents, flipped_latents):
+            if array is not None and len(array) != len(self):
+                raise ValueError(f"{len(array)} latents for {len(self)} images; encode again")
+        if isinstance(rules, PaperRules) and rules.flip > 0 and flipped_latents is None:
             raise ValueError(
-                f"{folder}: {len(latents)} latents for {len(self._caption_ids)} images; encode again"
+                "flip: the rules mirror images, but there are no latents of mirrored images; "
+                "make them with `latents --flip` or set flip to 0"
             )
-        self._latents = latents
-        self._phrase_embeddings = phrase_embeddings
-        self._caption_states = caption_states
         if NUM_MASK_POINTS % num_mask_points:
             raise ValueError(f"num_mask_points: {num_mask_points} does not divide {NUM_MASK_POINTS}")
-        self._polygons = self._polygons.reshape(-1, NUM_MASK_POINTS, 2)[
-            :, :: NUM_MASK_POINTS // num_mask_points
-        ]
-        self._polygons = self._polygons.reshape(-1, 2 * num_mask_points)
+        self._latents = latents
+        self._flipped_latents = flipped_latents
+        self._phrase_embeddings = phrase_embeddings
+        self._caption_states = caption_states
+        self._polygons = locations.mask_points[:, :: NUM_MASK_POINTS // num_mask_points]
         self._max_instances = max_instances
         self._segment_size = segment_size
         self._radius = local_mask_radius
         self._rules = rules
 
     def __len__(self) -> int:
-        return len(self._caption_ids)
-
-    def _presence(self, count: int, case: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-        """Which formats each instance shows, bool [count, 4] in the order of `FORMATS`."""
-        rules = self._rules
-        if case < rules.all_formats:
-            return np.ones((count, 4), dtype=bool)
-        if case < rules.all_formats + rules.random_subset:
-            chosen = rng.random((count, 4)) < 0.4
-            chosen[np.arange(count), rng.integers(4, size=count)] = True
-            return chosen
-        weights = np.asarray(rules.keep_only)
-        chosen = np.zeros((count, 4), dtype=bool)
-        chosen[:, rng.choice(4, p=weights / weights.sum())] = True
-        return chosen
+        return len(self._locations.starts) - 1
 
     def batch(self, indices: NDArray[np.int64], rng: np.random.Generator) -> GroundedBatch:
         """Builds a batch.
@@ -241,62 +118,56 @@ class GroundedDataset:
             The batch, float32 on the CPU.
         """
         size, slots = len(indices), self._max_instances
-        latents = torch.from_numpy(np.asarray(self._latents[indices], dtype=np.float32))
-        height, width = latents.shape[-2:]
+        latents = np.asarray(self._latents[indices], dtype=np.float32)
         present = torch.zeros(size, slots, 4)
+        exists = torch.zeros(size, slots)
         embeddings = torch.zeros(size, slots, self._phrase_embeddings.shape[-1])
         boxes, points = torch.zeros(size, slots, 4), torch.zeros(size, slots, 2)
         scribbles = torch.zeros(size, slots, NUM_SCRIBBLE_POINTS, 2)
-        polygons = torch.zeros(size, slots, self._polygons.shape[-1])
-        masks = torch.zeros(size, slots, *self._mask_size)
+        polygons = torch.zeros(size, slots, self._polygons.shape[1], 2)
+        masks = torch.zeros(size, slots, *self._locations.size)
         caption_rows = np.zeros(size, dtype=np.int64)
-        rules = self._rules
-        for row, index in enumerate(indices):
-            level = 0 if rng.random() < rules.full_phrase else int(rng.integers(1, 4))
-            case = rng.random()
-            if case < rules.unconditional:
-                continue
-            case -= rules.unconditional
-            caption_rows[row] = self._caption_ids[index, level]
-            if case < rules.text_only:
-                continue
-            case -= rules.text_only
-            if case < rules.no_caption:
-                caption_rows[row] = 0
-            first, last = int(self._starts[index]), int(self._starts[index + 1])
-            chosen = rng.permutation(np.arange(first, last))[:slots]
-            count = len(chosen)
-            shown = self._presence(count, rng.random(), rng)
-            present[row, :count] = torch.from_numpy(shown).float()
-            embeddings[row, :count] = self._phrase_embeddings[self._phrase_ids[chosen, level]]
+        for row, choice in enumerate(self._rules.choices(self._locations, indices, slots, rng)):
+            caption_rows[row] = choice.caption
+            chosen, count = choice.instances, len(choice.instances)
+            present[row, :count] = torch.from_numpy(choice.shown).float()
+            exists[row, :count] = torch.from_numpy(choice.exists).float()
+            embeddings[row, :count] = self._phrase_embeddings[choice.phrases]
             boxes[row, :count] = self._boxes[chosen]
             points[row, :count] = self._points[chosen]
-            if shown[:, 2:].any():
-                bits = np.unpackbits(self._packed[chosen], axis=1).reshape(count, *self._mask_size)
+            if choice.shown[:, 2:].any():
+                bits = self._locations.masks(chosen)
                 scribbles[row, :count] = torch.from_numpy(np.stack([_scribble(mask, rng) for mask in bits]))
                 masks[row, :count] = torch.from_numpy(bits).float()
                 polygons[row, :count] = torch.from_numpy(self._polygons[chosen].astype(np.float32))
+            if choice.flipped and self._flipped_latents is not None:
+                latents[row] = self._flipped_latents[indices[row]]
+                mirrored = (boxes[row], points[row], scribbles[row], polygons[row])
+                _mirror(*(values[:count] for values in mirrored))
+                masks[row] = masks[row].flip(-1)
         shown_masks = masks * present[..., 3, None, None]
         segments = None
-        if self._segment_size is not None and self._mask_size == (self._segment_size,) * 2:
+        if self._segment_size is not None and self._locations.size == (self._segment_size,) * 2:
             segments = shown_masks
         elif self._segment_size is not None:
             segments = torch.nn.functional.interpolate(shown_masks, (self._segment_size, self._segment_size))
-        exists = present.amax(dim=-1)
         by_format = {name: present[..., position] for position, name in enumerate(FORMATS)}
         grounding: dict[str, Any] = {
             "boxes": boxes * by_format["box"][..., None],
             "masks": exists,
-            "positive_embeddings": embeddings,
-            "scribbles": (scribbles.flatten(2)) * by_format["scribble"][..., None],
-            "polygons": polygons * by_format["mask"][..., None],
+            "positive_embeddings": embeddings * exists[..., None],
+            "scribbles": scribbles.flatten(2) * by_format["scribble"][..., None],
+            "polygons": polygons.flatten(2) * by_format["mask"][..., None],
             "segs": segments,
             "points": points * by_format["point"][..., None],
             "format_masks": by_format,
         }
+        height, width = latents.shape[-2:]
         where = self._where(by_format, boxes, points, scribbles, shown_masks, height, width)
-        context = torch.from_numpy(self._caption_states[caption_rows].astype(np.float32))
-        return GroundedBatch(latents, context, grounding, where & (exists > 0)[..., None, None])
+        context = torch.from_numpy(np.asarray(self._caption_states[caption_rows], dtype=np.float32))
+        return GroundedBatch(
+            torch.from_numpy(latents), context, grounding, where & (exists > 0)[..., None, None]
+        )
 
     def _where(
         self,
@@ -319,6 +190,13 @@ class GroundedDataset:
         where = torch.where(present["scribble"][..., None, None] > 0, by_scribble, by_point)
         where = torch.where(present["box"][..., None, None] > 0, by_box, where)
         return torch.where(present["mask"][..., None, None] > 0, by_mask, where)
+
+
+def _mirror(boxes: Tensor, points: Tensor, scribbles: Tensor, polygons: Tensor) -> None:
+    """Mirrors relative coordinates left to right, in place; points keep their order, as published."""
+    boxes[:, [0, 2]] = 1 - boxes[:, [2, 0]]
+    for values in (points, scribbles, polygons):
+        values[..., 0] = 1 - values[..., 0]
 
 
 def _scribble(mask: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.float32]:

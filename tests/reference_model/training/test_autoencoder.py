@@ -9,11 +9,11 @@ import pytest
 import torch
 from diffusers import AutoencoderDC
 
+from reference_model.training import latents
 from reference_model.training.autoencoder import (
     AutoencoderRecipe,
     build_autoencoder,
     gradient_l1,
-    latents_main,
     moment_divergence,
     train_autoencoder,
 )
@@ -68,17 +68,17 @@ def test_interrupted_equals_uninterrupted_and_latents_have_unit_variance(
     assert recipe["figures"]["psnr"] > 5
 
     vae = str(tmp_path / "whole" / "vae")
-    assert latents_main(["--data", str(training_folder), "--vae", vae, "--batch-size", "3"]) == 0
-    latents = np.load(training_folder / "latents.npy")
-    assert latents.dtype == np.float16
-    assert latents.shape == (8, 8, 8, 8)
-    assert latents.astype(np.float32).std() == pytest.approx(1.0, abs=0.01)
+    assert latents.main(["--data", str(training_folder), "--vae", vae, "--batch-size", "3"]) == 0
+    cached = np.load(training_folder / "latents.npy")
+    assert cached.dtype == np.float16
+    assert cached.shape == (8, 8, 8, 8)
+    assert cached.astype(np.float32).std() == pytest.approx(1.0, abs=0.01)
     folder = read_folder(training_folder)
     image = torch.from_numpy(np.array(cached_images(folder)[5])).permute(2, 0, 1)[None].float() / 127.5 - 1
     model = AutoencoderDC.from_pretrained(vae, torch_dtype=torch.float32)
     with torch.no_grad():
         expected = model.encode(image).latent[0] * model.config.scaling_factor
-    assert np.allclose(latents[5], expected.numpy(), atol=2e-2)
+    assert np.allclose(cached[5], expected.numpy(), atol=2e-2)
 
 
 def test_a_little_training_improves_the_reconstruction(training_folder: Path, tmp_path: Path):
@@ -91,4 +91,4 @@ def test_bad_input_is_named(training_folder: Path, tmp_path: Path):
     with pytest.raises(ValueError, match="hold-out of 8"):
         train_autoencoder(training_folder, tmp_path, replace(_TINY, holdout=8))
     with pytest.raises(ValueError, match=r"config\.json"):
-        latents_main(["--data", str(training_folder), "--vae", str(tmp_path)])
+        latents.main(["--data", str(training_folder), "--vae", str(tmp_path)])

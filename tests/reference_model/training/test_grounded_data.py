@@ -8,7 +8,9 @@ import torch
 
 from instbench.datasets.shapes import export_coco
 from reference_model.instance_masks import cells_from_boxes, cells_from_masks, cells_from_points
-from reference_model.training.grounded_data import FORMATS, FormatRules, GroundedDataset, build_location_cache
+from reference_model.training.grounded_data import GroundedDataset
+from reference_model.training.locations import Locations, build_location_cache
+from reference_model.training.rules import FORMATS, FormatRules
 
 SLOTS, POINTS = 4, 64
 NOTHING_SPECIAL = FormatRules(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -21,11 +23,11 @@ def folder(tmp_path_factory):
 
 
 def dataset(folder, rules, latents=6, radius=None, segment_size=64):
-    with np.load(build_location_cache(folder), allow_pickle=False) as cache:
-        phrases, captions = len(cache["phrases"]), len(cache["captions"])
+    locations = Locations.load(build_location_cache(folder))
+    phrases, captions = len(locations.phrases), len(locations.captions)
     states = np.arange(captions, dtype=np.float16)[:, None, None] * np.ones((1, 77, 8), np.float16)
     return GroundedDataset(
-        folder,
+        locations,
         np.ones((latents, 8, 16, 16), np.float16),
         torch.ones(phrases, 8),
         states,
@@ -113,8 +115,7 @@ def test_instance_masks_follow_the_most_exact_format(folder):
 
 def test_each_instance_lies_where_its_best_format_says(folder):
     rules = replace(NOTHING_SPECIAL, random_subset=0.5, keep_only=(0.0, 1.0, 0.0, 0.0))
-    with np.load(build_location_cache(folder), allow_pickle=False) as cache:
-        side = int(cache["size"][0])
+    side = Locations.load(build_location_cache(folder)).size[0]
     radius = {"point": 0.15, "scribble": 0.08}
     shown = batch(dataset(folder, rules, radius=radius, segment_size=side), seed=1, size=12)
     grounding, used = shown.grounding, set()

@@ -11,13 +11,9 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from instbench.datasets.shapes import export_coco
 from reference_model import InstanceUNet
-from reference_model.training.unet import (
-    UNetRecipe,
-    _Trainer,
-    learning_rate_factor,
-    main,
-    recipe_from_overrides,
-)
+from reference_model.training.recipe import UNetRecipe, learning_rate_factor, recipe_from_overrides
+from reference_model.training.trainer import Trainer
+from reference_model.training.unet import main
 from tests.reference_model.tiny import tiny_tokenizer, tiny_unet
 
 WIDTH = 16
@@ -119,4 +115,4 @@ def test_overrides_are_checked():
 def test_a_batch_that_does_not_divide_is_refused():
     accelerator = SimpleNamespace(num_processes=2, process_index=0, device=torch.device("cpu"))
     with pytest.raises(ValueError, match="batch_size: 3 is not a multiple of 2 processes"):
-        _Trainer(accelerator, UNetRecipe(batch_size=3), dataset=None, unet=tiny_unet(), compiled=False)
+        Trainer(accelerator, UNetRecipe(batch_size=3), dataset=None, unet=tiny_unet(), compiled=False)
