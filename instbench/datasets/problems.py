@@ -22,6 +22,7 @@ __all__ = [
     "is_id",
     "is_number",
     "is_plain_relative_name",
+    "is_text",
     "missing_lists",
     "raise_on_errors",
     "read_json",
@@ -30,6 +31,7 @@ __all__ = [
     "warning",
 ]
 
+_MAX_NAME, _MAX_PATH = 255, 1024  # bytes of a part, characters of all: what file systems take
 _MAX_ID = 2**53  # ids survive every JSON reader up to here
 
 
@@ -108,11 +110,24 @@ def raise_on_errors(problems: Iterable[Problem], source: str) -> None:
 
 def is_plain_relative_name(name: Any) -> bool:
     """Whether a file name from a data file is safe to join to a folder: relative, no ``..``, no tricks."""
-    if not isinstance(name, str) or not name or any(ord(character) < 32 for character in name):
+    if not is_text(name) or any(ord(character) < 32 for character in name):
+        return False
+    if len(name) > _MAX_PATH or any(len(part.encode()) > _MAX_NAME for part in name.split("/")):
         return False
     if "\\" in name or ":" in name or name.startswith(("/", "~")):
         return False
     return all(part not in ("", ".", "..") for part in name.split("/")) and PurePosixPath(name).name != ""
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is text with more than white space in it that can be written as UTF-8."""
+    if not isinstance(value, str) or not value.strip():
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, from "\\ud800" in JSON
+        return False
+    return True
 
 
 def is_id(value: Any) -> bool:

@@ -158,7 +158,8 @@ def _looks_like_captions(data: Any) -> bool:
 
 
 def _report(found: list[tuple[str, Problem]], data: Any) -> ValidationReport:
-    counts = {key: len(_records(data, key)) for key in ("images", "annotations", "categories") if key in data}
+    keys = ("images", "annotations", "categories") if isinstance(data, Mapping) else ()
+    counts = {key: len(_records(data, key)) for key in keys if key in data}
     annotations = _records(data, "annotations")
     crowds = sum(annotation.get("iscrowd") == 1 for annotation in annotations)
     degenerate = {problem.where.split(":")[0] for _, problem in found if "degenerate" in problem.message}

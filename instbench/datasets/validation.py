@@ -20,6 +20,7 @@ from instbench.datasets.problems import (
     is_id,
     is_number,
     is_plain_relative_name,
+    is_text,
     missing_lists,
     raise_on_errors,
     read_json,
@@ -132,6 +133,10 @@ def check_captions(data: Any, *, image_ids: Iterable[int] | None = None) -> list
             problems.append(error(f"{where}: caption", "must be text; is this an instances file?"))
         elif not text.strip():
             problems.append(warning(f"{where}: caption", "is empty and is skipped"))
+        elif not is_text(text):
+            problems.append(
+                error(f"{where}: caption", f"holds half a character: {short(text)}; write it again")
+            )
         else:
             captioned.add(annotation["image_id"])
     if image_ids is not None:
@@ -175,7 +180,7 @@ def _check_categories(categories: list[Any]) -> Iterator[Problem]:
             continue
         where = record_name("category", category, position)
         name = category.get("name")
-        if not isinstance(name, str) or not name.strip():
+        if not is_text(name):
             yield error(f"{where}: name", f"must be a non-empty text, not {short(name)}")
         elif name in names:
             yield error(f"{where}: name", f"{name!r} names two categories; rename one")
@@ -233,12 +238,12 @@ def _check_extras(annotation: Mapping[str, Any], where: str) -> Iterator[Problem
         )
     elif attributes:
         for key in ("color", "texture"):
-            if key in attributes and not (isinstance(attributes[key], str) and attributes[key].strip()):
+            if key in attributes and not is_text(attributes[key]):
                 yield error(f"{where}: attributes.{key}", f"must be a word, not {short(attributes[key])}")
     captions = annotation.get("captions", annotation.get("caption"))
     if captions is not None:
         texts = captions if isinstance(captions, list) else [captions]
-        if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        if not texts or not all(map(is_text, texts)):
             yield error(f"{where}: captions", f"must be non-empty texts, not {short(captions)}")
 
 

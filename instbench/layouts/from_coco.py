@@ -148,6 +148,8 @@ def from_coco(
                 source_path=_source_path(image, images_dir),
             )
         )
+    if captions is not None:
+        _report_uncaptioned([image_id for image_id in chosen if image_id not in texts])
     _report_ignored(layouts)
     return layouts
 
@@ -348,3 +350,11 @@ def _report_ignored(layouts: list[Layout]) -> None:
     if degenerate:
         shown = ", ".join(degenerate[:5]) + (", ..." if len(degenerate) > 5 else "")
         logger.warning("%d degenerate annotations kept but not asked for (ids %s)", len(degenerate), shown)
+
+
+def _report_uncaptioned(image_ids: list[int]) -> None:
+    if image_ids:
+        shown = ", ".join(map(str, image_ids[:5])) + (", ..." if len(image_ids) > 5 else "")
+        logger.warning(
+            "%d images have no caption (ids %s); their prompts are made of names", len(image_ids), shown
+        )

@@ -212,14 +212,19 @@ def resize(rle: MaskRLE, height: int, width: int) -> MaskRLE:
 def _check_total(total: int, height: int, width: int) -> None:
     if total != height * width:
         raise InputError(
-            f"mask: run lengths cover {total} pixels but the size {width}x{height} has {height * width}"
+            f"mask: run lengths cover {total} pixels but the size {width}x{height} has {height * width}; "
+            "export the masks again"
         )
 
 
 def _from_run_lengths(segmentation: Mapping[str, Any], height: int, width: int) -> MaskRLE:
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if not isinstance(size, Sequence) or list(size) != [height, width]:
-        raise InputError(f"segmentation.size is {size}, but the image is [{height}, {width}] (height, width)")
+        shown = repr(size)[:60]
+        raise InputError(
+            f"segmentation.size is {shown}, but the image is [{height}, {width}] (height, width); "
+            "export the masks at the size of the image"
+        )
     if isinstance(counts, bytes):
         counts = counts.decode("ascii", errors="replace")
     if isinstance(counts, str):
@@ -246,22 +251,23 @@ def _from_polygons(polygons: list[Any], height: int, width: int) -> MaskRLE:
 
 def _check_polygon(part: Any, position: int, height: int, width: int) -> None:
     where = f"segmentation[{position}]"
-    if not isinstance(part, list) or not all(type(value) in (int, float) for value in part):
+    if not isinstance(part, list) or not set(map(type, part)) <= {int, float}:
         raise InputError(f"{where} must be a flat list of numbers x0, y0, x1, y1, ...")
     if len(part) % 2:
         raise InputError(f"{where} has {len(part)} numbers; x and y must come in pairs")
-    if not all(_is_finite(value) for value in part):
+    if not _are_finite(part):
         raise InputError(f"{where} holds NaN or infinity; write finite numbers")
     # The rasteriser walks along every edge: far-off points would cost time and memory without bound.
     for values, side, axis in ((part[0::2], width, "x"), (part[1::2], height, "y")):
         if values and (min(values) < -side or max(values) > 2 * side):
             raise InputError(
-                f"{where}: {axis} = {min(values)}..{max(values)} lies outside the image (0..{side})"
+                f"{where}: {axis} = {min(values)}..{max(values)} lies outside the image (0..{side}); clip it"
             )
 
 
-def _is_finite(value: float) -> bool:
+def _are_finite(values: list[float]) -> bool:
     try:
-        return math.isfinite(value)
+        # NaN and infinity stay in a sum; one that only overflows is looked at value by value.
+        return math.isfinite(sum(values)) or all(map(math.isfinite, values))
     except OverflowError:  # an integer that no float holds
         return False

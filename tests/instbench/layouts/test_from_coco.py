@@ -206,3 +206,13 @@ def test_shapes_scenes_become_layouts() -> None:
             mask = decode(instance.mask)
             assert mask[int(y * mask.shape[0]), int(x * mask.shape[1])]
             assert np.all(np.array(instance.scribble_xy) < 1)
+
+
+def test_images_without_caption_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="instbench"):
+        layouts = from_coco(coco(annotation(1), images=3), captions("A cat."))
+    assert "2 images have no caption (ids 2, 3); their prompts are made of names" in caplog.text
+    assert layouts[0].caption == "A cat."
+    caplog.clear()
+    from_coco(coco(annotation(1), images=3))
+    assert "no caption" not in caplog.text
