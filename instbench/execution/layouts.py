@@ -71,7 +71,7 @@ def _shapes_layouts(
         raise InputError(f"unknown Shapes world {data.world!r}; {did_you_mean(data.world, list(WORLDS))}")
     shapes = shapes_dataset(world=data.world, split=data.split, count=data.count)
     layouts = from_coco(
-        shapes.annotations,
+        shapes.annotations if square is None else _squared(shapes.annotations, square),
         shapes.captions,
         edition=edition,
         attribute=attribute,
@@ -79,7 +79,6 @@ def _shapes_layouts(
         prompt=prompt,
         # The paper edition gives out words by annotation id; only the world's own can be drawn and seen.
         attribute_words=TEXTURES if attribute == "texture" else None,
-        square=square,
     )
     return tuple(layouts)
 
@@ -90,8 +89,11 @@ def _coco_layouts(
     from instbench.layouts import from_coco
 
     counts = [count for count in (data.count, limit) if count is not None]
+    annotations: Path | dict[str, Any] = data.annotations
+    if benchmark.square_source is not None:
+        annotations = _squared(data.annotations, benchmark.square_source, min(counts, default=None))
     layouts = from_coco(
-        data.annotations,
+        annotations,
         data.captions,
         edition=benchmark.edition,
         attribute=benchmark.attribute,
@@ -99,9 +101,32 @@ def _coco_layouts(
         limit=min(counts, default=None),
         images_dir=data.images,
         prompt=benchmark.prompt,
-        square=benchmark.square_source,
     )
     return tuple(layouts)
+
+
+def _squared(source: Path | dict[str, Any], size: int, limit: int | None = None) -> dict[str, Any]:
+    """Annotations on the square canvas of the published runs; images keep the names of their files.
+
+    Args:
+        source: COCO-format file or its content.
+        size: Side of the canvas in pixels.
+        limit: Only the first images in ascending order of id.
+    """
+    from instbench.datasets.canvas import scale_annotations
+    from instbench.datasets.problems import raise_on_errors, read_json
+    from instbench.datasets.validation import check_annotations
+
+    data = read_json(source) if isinstance(source, Path) else source
+    raise_on_errors(check_annotations(data), str(source) if isinstance(source, Path) else "annotations")
+    images = sorted(data["images"], key=lambda image: image["id"])[:limit]
+    wanted = {image["id"] for image in images}
+    annotations = [one for one in data["annotations"] if one["image_id"] in wanted]
+    scaled, _ = scale_annotations(data | {"images": images, "annotations": annotations}, size)
+    for image, before in zip(scaled["images"], images, strict=True):
+        image.pop("file_name")
+        image.update({name: before[name] for name in ("file_name", "coco_url") if name in before})
+    return scaled
 
 
 def layouts_sha256(layouts: Sequence[Layout]) -> str:

@@ -66,7 +66,6 @@ def from_coco(
     numpy_seed: int | np.random.RandomState | None = None,
     python_seed: int | random.Random | None = None,
     attribute_words: Sequence[str] | None = None,
-    square: int | None = None,
 ) -> list[Layout]:
     """Makes one layout per image, images without instances included.
 
@@ -95,8 +94,6 @@ def from_coco(
             differs from `seed`, or the stream.
         attribute_words: Words that are asked for by ``annotation_id % len(words)``; None takes the published
             lists.
-        square: Paper edition: squash every image and its annotations to squares of this many pixels first, masks
-            by the nearest pixel, as the data of the published runs were (512); None takes the file as it is.
 
     Returns:
         Layouts in ascending order of image id.
@@ -112,8 +109,6 @@ def from_coco(
         raise InputError("attribute_words is empty; give at least one word, or None")
     if edition != "paper" and (numpy_seed is not None or python_seed is not None):
         raise InputError("numpy_seed and python_seed belong to the paper edition; give seed")
-    if square is not None and (edition != "paper" or square < 1):
-        raise InputError(f"square {square}: must be a positive size, in the paper edition alone")
     coco = annotations if isinstance(annotations, CocoAnnotations) else CocoAnnotations.read(annotations)
     texts = CocoCaptions.read(captions).by_image if captions is not None else {}
     chosen = _choose(coco, image_ids, limit)
@@ -125,7 +120,6 @@ def from_coco(
         max_instances,
         seed,
         None if attribute_words is None else tuple(attribute_words),
-        square,
     )
     if edition == "paper":
         from instbench.layouts.locations import PaperPoints
@@ -142,10 +136,12 @@ def from_coco(
                 dataset=dataset,
                 image_id=image_id,
                 caption=builder.caption(texts.get(image_id, ()), instances),
-                source_width=square or image.width,
-                source_height=square or image.height,
+                source_width=image.width,
+                source_height=image.height,
                 instances=instances,
                 source_path=_source_path(image, images_dir),
+                absent_category_ids=image.neg_category_ids,
+                partial_category_ids=image.not_exhaustive_category_ids,
             )
         )
     if captions is not None:
@@ -163,7 +159,6 @@ class _Builder:
     max_instances: int
     seed: int
     attribute_words: tuple[str, ...] | None = None
-    square: int | None = None
     paper: PaperPoints | None = None
 
     def instances(self, image: CocoImage) -> tuple[Instance, ...]:
@@ -215,6 +210,7 @@ class _Builder:
             is_ignored=reason is not None,
             ignore_reason=reason,
             area=annotation.area,
+            frequency=self.coco.frequencies.get(annotation.category_id),
         )
         if reason is not None:  # never conditions a model and is never scored: needs no points
             return instance
@@ -226,23 +222,15 @@ class _Builder:
         )
 
     def _paper_instance(self, annotation: CocoAnnotation, image: CocoImage) -> Instance:
-        from instbench.layouts.locations import InstancePoints, nearest_resize
-        from instbench.layouts.rle import decode, encode
+        from instbench.layouts.locations import InstancePoints
+        from instbench.layouts.rle import decode
 
         rle = self._mask(annotation, image)
-        mask = None if rle is None else decode(rle)
-        area = annotation.area
-        if self.square is not None:
-            if mask is not None:
-                mask = nearest_resize(mask, self.square)
-                rle = encode(mask)
-            if area is not None:
-                area *= self.square**2 / (image.width * image.height)
         box = self._box(annotation, image, clip=False)
         centre = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         points = InstancePoints(centre, None, None)
-        if self.paper is not None and mask is not None:
-            points = self.paper.draw(box, mask)
+        if self.paper is not None and rle is not None:
+            points = self.paper.draw(box, decode(rle))
         name = self.coco.categories[annotation.category_id]
         word = None if self.attribute is None else self._word(self.attribute, annotation.id)
         return Instance(
@@ -258,7 +246,8 @@ class _Builder:
             color=word if self.attribute == "color" else None,
             texture=word if self.attribute == "texture" else None,
             is_crowd=annotation.is_crowd,
-            area=area,
+            area=annotation.area,
+            frequency=self.coco.frequencies.get(annotation.category_id),
         )
 
     def _words(self, annotation: CocoAnnotation) -> tuple[str, str | None, str | None]:

@@ -48,6 +48,24 @@ def test_a_named_data_set_is_found_and_identified_by_its_files(tmp_path, home, f
         api.run(name, tmp_path / "run", model="fake", limit=3)
 
 
+def test_the_paper_edition_squashes_the_data_first_and_finds_its_images(tmp_path, home, fakes):
+    fields = {"edition": "paper", "square_source": 64, "conditions": ["box", "point"]}
+    metrics = [{"name": "box_ap50"}, {"name": "pim_point"}]
+    name = str(write_benchmark(tmp_path, dataset=NAMED, metrics=metrics, **fields))
+    [outcome] = api.run(name, tmp_path / "run", model="real-images", edition="paper", limit=3)
+    assert outcome.results is not None
+    assert outcome.results.counts["images"] == 3
+    assert [one.n_scored for one in outcome.results.metrics.values()] == [6, 6]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "layouts.jsonl").read_text().splitlines()]
+    first, second = lines[0]["instances"]
+    assert (lines[0]["source_width"], lines[0]["source_height"]) == (64, 64)
+    assert lines[0]["caption"] == "A cat and a dog.cat, dog"
+    assert first["mask"]["size"] == [64, 64]
+    assert first["box_xyxy"] == pytest.approx([6 / 96, 6 / 48, 36 / 96, 26 / 48])
+    assert first["area"] == 20 * 27  # 4..24 by 8..35 on the canvas, rounded as the masks are
+    assert second["point_xy"] == pytest.approx([69 / 96, 16 / 48])
+
+
 def test_data_that_is_not_there_says_how_to_get_it(tmp_path, home, fakes):
     shutil.rmtree(home)
     name = str(write_benchmark(tmp_path, dataset=NAMED))
