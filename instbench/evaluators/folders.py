@@ -29,6 +29,7 @@ __all__ = [
     "card_kind",
     "default_batch_size",
     "file_hashes",
+    "fit_weights",
     "load_weights",
     "one_line",
     "read_card",
@@ -60,20 +61,22 @@ class EvaluatorCard(BaseModel):
 
 
 class DetectorCard(EvaluatorCard):
-    """Card of an ultralytics segmentation network.
+    """Card of an ultralytics segmentation or detection network.
 
     Attributes:
         categories: Category names in the order of the network's classes.
-        image_size: Side of the square network input; images are letterboxed into it.
+        image_size: Side of the square that images are letterboxed into.
+        border: Grey pixels around that square, as ``yolo val`` adds (16); part of the network's input.
         confidence: Smallest score of a detection.
         iou: Overlap above which non-maximum suppression drops the lower score of a category.
         max_detections: Detections per image.
         multi_label: Whether one box may be reported under several categories, as ``yolo val`` does.
     """
 
-    kind: Literal["ultralytics-segment"] = "ultralytics-segment"
+    kind: Literal["ultralytics-segment", "ultralytics-detect"] = "ultralytics-segment"
     categories: tuple[str, ...] = Field(min_length=1)
     image_size: int = Field(gt=0, multiple_of=32)
+    border: int = Field(default=0, ge=0, le=256, multiple_of=16)
     confidence: float = Field(default=0.001, ge=0, lt=1)
     iou: float = Field(default=0.7, gt=0, le=1)
     max_detections: int = Field(default=300, gt=0)
@@ -188,14 +191,29 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise InputError(
             f"{path}: not a readable safetensors file ({one_line(error)}); fetch it again"
         ) from error
+    fit_weights(model, state, path)
+
+
+def fit_weights(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Loads tensors that must be exactly those of a network.
+
+    Args:
+        model: The network.
+        state: Tensors by name.
+        path: Where they come from, for messages.
+
+    Raises:
+        InputError: Names or shapes differ; the first few are named.
+    """
     expected = model.state_dict()
     problems = sorted(set(expected) ^ set(state))
     problems = problems or sorted(name for name in state if state[name].shape != expected[name].shape)
     if problems:
         raise InputError(
-            f"{path}: does not fit the network next to it, first at {problems[0]!r}; use a matching pair"
+            f"{path}: does not fit the network next to it, first at {problems[0]!r} "
+            f"({len(problems)} tensors differ); use a matching pair"
         )
-    model.load_state_dict(state)
+    model.load_state_dict(dict(state))
 
 
 def file_hashes(folder: Path, names: Iterable[str]) -> Mapping[str, str]:

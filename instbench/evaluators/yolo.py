@@ -1,4 +1,4 @@
-"""The ultralytics detector: YOLO segmentation networks from safetensors."""
+"""The ultralytics detector: YOLO networks from safetensors folders or ``.pt`` files."""
 
 from __future__ import annotations
 
@@ -24,24 +24,26 @@ from instbench.evaluators.folders import (
     one_line,
     read_card,
 )
-from instbench.evaluators.yolo_model import build_segmentation_model, quiet_ultralytics
+from instbench.evaluators.yolo_model import build_yolo_model, quiet_ultralytics
 from instbench.layouts import rle
 
 __all__ = ["UltralyticsDetector"]
 
 WEIGHTS_NAME = "model.safetensors"
 ARCHITECTURE_NAME = "model.yaml"
+_GREY = 114
+_PROTOTYPE_STRIDE = 4
 
 
 class UltralyticsDetector:
-    """A YOLO segmentation network with ultralytics' own pre- and postprocessing.
+    """A YOLO detection or segmentation network with ultralytics' own pre- and postprocessing.
 
     Images are letterboxed to the fixed square input, candidates go through ultralytics'
     non-maximum suppression, boxes and masks are scaled back to the image. The input size is fixed, so
     an image's detections do not depend on the images that it is batched with.
 
     Args:
-        model: A ``SegmentationModel`` with weights.
+        model: A ``SegmentationModel`` or ``DetectionModel`` with weights, as the card's kind says.
         card: Categories, input size and thresholds.
         hashes: SHA-256 of the files that the network was made from.
         device: Where to run.
@@ -92,14 +94,30 @@ class UltralyticsDetector:
             ) from error
         if not isinstance(spec, dict):
             raise InputError(f"{architecture}: expected a mapping with backbone and head")
-        model = build_segmentation_model(spec, len(card.categories), str(architecture))
+        model = build_yolo_model(spec, len(card.categories), card.kind, str(architecture))
         load_weights(model, folder / WEIGHTS_NAME)
         hashes = file_hashes(folder, (WEIGHTS_NAME, ARCHITECTURE_NAME))
         return cls(model.float(), card, hashes, device=device)
 
+    @classmethod
+    def from_checkpoint(cls, path: Path | str, *, device: str | torch.device = "auto") -> UltralyticsDetector:
+        """Loads a ``.pt`` file of ultralytics, running nothing in it; settings as `read_yolo_checkpoint` says.
+
+        Raises:
+            InputError: The file is missing, damaged, of another kind or asks for code to be run.
+        """
+        from instbench.evaluators.yolo_checkpoint import read_yolo_checkpoint
+
+        path = Path(path)
+        found = read_yolo_checkpoint(path)
+        return cls(found.model, found.card, file_hashes(path.parent, (path.name,)), device=device)
+
     def identity(self) -> Mapping[str, Any]:
         """Kind, SHA-256 of the files, categories, input size and thresholds."""
-        settings = self.card.model_dump(mode="json", exclude={"figures", "training", "schema_version"})
+        hidden = {"figures", "training", "schema_version"}
+        if not self.card.border:
+            hidden.add("border")
+        settings = self.card.model_dump(mode="json", exclude=hidden)
         return {**settings, "sha256": dict(self._hashes)}
 
     def detect(self, images: Sequence[Image.Image]) -> list[Detections]:
@@ -123,9 +141,14 @@ class UltralyticsDetector:
             from ultralytics.utils import ops
             from ultralytics.utils.nms import non_max_suppression
         card = self.card
+        border = card.border
         stacked = np.stack([self._letterbox(image=image) for image in pixels])
+        if border:
+            sides = ((0, 0), (border, border), (border, border), (0, 0))
+            stacked = np.pad(stacked, sides, constant_values=_GREY)
         tensor = torch.from_numpy(stacked).to(self._device).permute(0, 3, 1, 2).contiguous().float() / 255
-        predictions, prototypes = self._model(tensor)[0]
+        output = self._model(tensor)[0]
+        predictions, prototypes = output if card.kind == "ultralytics-segment" else (output, [None] * len(pixels))
         kept = non_max_suppression(
             predictions,
             conf_thres=card.confidence,
@@ -135,23 +158,34 @@ class UltralyticsDetector:
             multi_label=card.multi_label,
             # ultralytics gives up after a time limit, which would make results depend on the machine.
             max_time_img=1e6,
+            end2end=bool(getattr(self._model, "end2end", False)),
         )
         results = []
         for rows, prototype, image in zip(kept, prototypes, pixels, strict=True):
             height, width = image.shape[:2]
-            boxes = ops.scale_boxes((card.image_size, card.image_size), rows[:, :4].clone(), (height, width))
-            masks = ops.process_mask_native(prototype, rows[:, 6:], boxes, (height, width))
+            inner = rows[:, :4] - border
+            boxes = ops.scale_boxes((card.image_size, card.image_size), inner, (height, width))
+            masks = None
+            if prototype is not None:
+                cells = border // _PROTOTYPE_STRIDE
+                inside = slice(cells, prototype.shape[-1] - cells)
+                masks = ops.process_mask_native(
+                    prototype[:, inside, inside].contiguous(), rows[:, 6:], boxes, (height, width)
+                )
             results.append(self._detections(boxes, rows, masks))
         return results
 
-    def _detections(self, boxes: torch.Tensor, rows: torch.Tensor, masks: torch.Tensor) -> Detections:
+    def _detections(self, boxes: torch.Tensor, rows: torch.Tensor, masks: torch.Tensor | None) -> Detections:
         # Like ultralytics, drop what has an empty mask or no extent.
-        masks = masks.bool()
-        keep = masks.flatten(1).any(dim=1) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        if masks is not None:
+            masks = masks.bool()
+            keep &= masks.flatten(1).any(dim=1)
+            masks = masks[keep].cpu()
         boxes, rows = boxes[keep], rows[keep]
         return Detections(
             boxes_xyxy=boxes.cpu().numpy().astype(np.float32).reshape(-1, 4),
             scores=rows[:, 4].cpu().numpy().astype(np.float32),
             categories=tuple(self.categories[int(index)] for index in rows[:, 5].tolist()),
-            masks=tuple(rle.encode(mask) for mask in masks[keep].cpu().numpy()),
+            masks=None if masks is None else tuple(rle.encode(mask) for mask in masks.numpy()),
         )

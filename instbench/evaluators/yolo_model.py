@@ -1,4 +1,4 @@
-"""Builds ultralytics segmentation networks from an architecture file, quietly and without code execution."""
+"""Builds ultralytics detection and segmentation networks from an architecture file, quietly and without code execution."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from instbench.errors import InputError
 from instbench.evaluators.folders import one_line
@@ -16,7 +16,7 @@ from instbench.evaluators.folders import one_line
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["build_segmentation_model", "quiet_ultralytics"]
+__all__ = ["ARCHITECTURE_KEYS", "build_segmentation_model", "build_yolo_model", "quiet_ultralytics"]
 
 _IMPORT_ENVIRONMENT = {"YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false", "YOLO_AUTOINSTALL": "false"}
 # What ultralytics replaces for the whole process when it is imported. Its `PIL.Image.open` installs a package
@@ -28,7 +28,7 @@ _PATCHED = (
     ("cv2", "imwrite"),
     ("cv2", "imshow"),
 )
-_TOP_LEVEL_KEYS = frozenset(
+ARCHITECTURE_KEYS = frozenset(
     {
         "nc",
         "scales",
@@ -42,6 +42,10 @@ _TOP_LEVEL_KEYS = frozenset(
         "end2end",
     }
 )
+_BUILDERS: Final = {
+    "ultralytics-segment": ("SegmentationModel", "segmentation"),
+    "ultralytics-detect": ("DetectionModel", "detection"),
+}
 
 
 @contextmanager
@@ -70,37 +74,56 @@ def quiet_ultralytics() -> Iterator[None]:
 def build_segmentation_model(
     spec: Mapping[str, Any], num_classes: int, source: str = "model.yaml"
 ) -> nn.Module:
-    """Builds an untrained ``ultralytics.nn.tasks.SegmentationModel``.
+    """Builds an untrained ``SegmentationModel``; see `build_yolo_model`."""
+    return build_yolo_model(spec, num_classes, "ultralytics-segment", source)
+
+
+def build_yolo_model(
+    spec: Mapping[str, Any],
+    num_classes: int,
+    kind: Literal["ultralytics-segment", "ultralytics-detect"],
+    source: str = "model.yaml",
+) -> nn.Module:
+    """Builds an untrained ``SegmentationModel`` or ``DetectionModel`` of ``ultralytics.nn.tasks``.
 
     Args:
         spec: Architecture as in ultralytics' model YAML files.
         num_classes: Number of categories; replaces ``nc``.
+        kind: Kind of the detector.
         source: Where the architecture comes from, for messages.
 
     Returns:
         The network, with random weights, in train mode.
 
     Raises:
-        InputError: The architecture has an unknown key or layer. ultralytics evaluates some fields
-            as Python, so only plain layer names are let through.
+        InputError: The architecture has an unknown key or layer, or ends in another head. ultralytics evaluates
+            some fields as Python, so only plain layer names are let through.
     """
     _check_spec(spec, source)
     with quiet_ultralytics():
-        from ultralytics.nn.tasks import SegmentationModel
+        from ultralytics.nn import tasks
+        from ultralytics.nn.modules import Detect, Segment
+    builder, what = _BUILDERS[kind]
     try:
-        model: nn.Module = SegmentationModel({**spec, "nc": num_classes}, ch=3, nc=num_classes, verbose=False)
+        model: nn.Module = getattr(tasks, builder)(
+            {**spec, "nc": num_classes}, ch=3, nc=num_classes, verbose=False
+        )
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(
-            f"{source}: not a segmentation architecture that ultralytics can build ({one_line(error)})"
+            f"{source}: not a {what} architecture that ultralytics can build ({one_line(error)})"
         ) from error
+    head: Any = list(model.children())[-1][-1]  # type: ignore[index]
+    makes_masks = isinstance(head, Segment)
+    if not isinstance(head, Detect) or makes_masks != (kind == "ultralytics-segment"):
+        raise InputError(f"{source}: not a {what} architecture; its last layer is {type(head).__name__}")
     return model
 
 
 def _check_spec(spec: Mapping[str, Any], source: str) -> None:
-    unknown = sorted(set(spec) - _TOP_LEVEL_KEYS)
+    unknown = sorted(set(spec) - ARCHITECTURE_KEYS)
     if unknown:
         raise InputError(
-            f"{source}: field {unknown[0]!r} is not allowed; remove it (known: {sorted(_TOP_LEVEL_KEYS)})"
+            f"{source}: field {unknown[0]!r} is not allowed; remove it (known: {sorted(ARCHITECTURE_KEYS)})"
         )
     with quiet_ultralytics():
         from ultralytics.nn import modules

@@ -96,15 +96,20 @@ class PickleMachine:
     Args:
         storage: Called with the parts of a persistent id; gives what stands for a storage.
         tensor: Called with storage, offset, shape and stride; gives what stands for a tensor.
+        classes: Packages (each ending in a dot) whose classes may have instances, besides those of OmegaConf. An
+            instance becomes a `Placeholder`; nothing of the packages is imported, and calls with arguments are
+            refused.
     """
 
     def __init__(
         self,
         storage: Callable[[Sequence[Any]], Any],
         tensor: Callable[[Any, Any, Any, Any], Any],
+        classes: tuple[str, ...] = (),
     ) -> None:
         self._storage = storage
         self._tensor = tensor
+        self._classes = classes
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
@@ -214,13 +219,24 @@ class PickleMachine:
             target[key] = value
 
     def _global(self, argument: str) -> None:
-        self._stack.append(_known_name(argument.replace(" ", ".", 1)))
+        self._stack.append(self._known_name(argument.replace(" ", ".", 1)))
+
+    def _is_class(self, path: str) -> bool:
+        return path in _OBJECTS or path in _MAPPINGS or path.startswith(self._classes)
+
+    def _known_name(self, path: str) -> GlobalName:
+        if not (self._is_class(path) or path in _INERT or path in _TENSORS):
+            raise CheckpointError(
+                f"the pickle asks for {path!r}, which has no place in a checkpoint and could run code; "
+                "nothing was loaded. Give a file of tensors alone (.safetensors)"
+            )
+        return GlobalName(path)
 
     def _stack_global(self, _: Any) -> None:
         name, module = self._pop(), self._pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise CheckpointError("the pickle names a global by something that is not text; refused")
-        self._stack.append(_known_name(f"{module}.{name}"))
+        self._stack.append(self._known_name(f"{module}.{name}"))
 
     def _persistent(self, _: Any) -> None:
         parts = self._pop()
@@ -247,11 +263,13 @@ class PickleMachine:
             return arguments[0]
         if path == "torch._utils._rebuild_tensor_v2":
             return self._tensor(*arguments[:4])
+        if arguments and path not in _INERT and path not in _OBJECTS:
+            raise CheckpointError(f"the pickle calls {path} with arguments, which no object needs; refused")
         return Placeholder(path, arguments)
 
     def _newobj(self, _: Any) -> None:
         arguments, target = self._pop(), self._pop()
-        if not isinstance(target, GlobalName) or target.path not in _OBJECTS | _MAPPINGS:
+        if not isinstance(target, GlobalName) or not self._is_class(target.path):
             what = target.path if isinstance(target, GlobalName) else type(target).__name__
             raise CheckpointError(f"the pickle makes an object of {what}; refused")
         self._stack.append({} if target.path in _MAPPINGS else Placeholder(target.path, tuple(arguments)))
@@ -263,15 +281,6 @@ class PickleMachine:
         elif type(target) is not dict:
             # On a dict this is the `_metadata` of a module's state dict, which nothing needs.
             raise CheckpointError(f"the pickle sets the state of a {type(target).__name__}; refused")
-
-
-def _known_name(path: str) -> GlobalName:
-    if path not in _OBJECTS and path not in _INERT and path not in _MAPPINGS and path not in _TENSORS:
-        raise CheckpointError(
-            f"the pickle asks for {path!r}, which has no place in a checkpoint and could run code; "
-            "nothing was loaded. Give a file of tensors alone (.safetensors)"
-        )
-    return GlobalName(path)
 
 
 _CONSTANTS: Final[dict[str, Callable[[], Any]]] = {

@@ -69,8 +69,9 @@ class _Storage:
 class _Archive:
     """The zip archive of `torch.save`. Members are stored, not compressed, so no size can lie."""
 
-    def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
+    def __init__(self, archive: zipfile.ZipFile, size: int, classes: tuple[str, ...]) -> None:
         self._zip = archive
+        self._classes = classes
         names = _checked_names(archive.infolist(), size)
         pickles = [name for name in names if name.count("/") <= 1 and name.rsplit("/", 1)[-1] == "data.pkl"]
         if len(pickles) != 1:
@@ -86,7 +87,7 @@ class _Archive:
 
     def content(self) -> Any:
         """Everything in the archive, tensors unread."""
-        machine = PickleMachine(self._storage, self._tensor)
+        machine = PickleMachine(self._storage, self._tensor, self._classes)
         return machine.read(self._zip.read(self._members["data.pkl"]))
 
     def _storage(self, parts: Sequence[Any]) -> _Storage:
@@ -186,12 +187,13 @@ def _whole(value: Any) -> bool:
 
 
 @contextmanager
-def open_checkpoint(path: Path) -> Iterator[Mapping[str, Any]]:
+def open_checkpoint(path: Path, *, classes: tuple[str, ...] = ()) -> Iterator[Mapping[str, Any]]:
     """Opens a checkpoint file for reading; while it is open, its tensors can be read one by one.
 
     Args:
         path: A `.pth`/`.pt`/`.ckpt` file that `torch.save` wrote (torch 1.6 or later), or a safetensors file. A
             safetensors file whose metadata has a `config_dict` is split into its parts at the first dot.
+        classes: Packages, each ending in a dot, whose objects may be in the file; see `PickleMachine`.
 
     Yields:
         The content: tensors are `LazyTensor`, objects of OmegaConf are `Placeholder`.
@@ -207,7 +209,7 @@ def open_checkpoint(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         if start.startswith(b"PK"):
             with _zip(path) as archive:
-                yield _mapping(_Archive(archive, path.stat().st_size).content())
+                yield _mapping(_Archive(archive, path.stat().st_size, classes).content())
         elif start and not start.startswith(_TEXTS) and (path.suffix == ".safetensors" or start[8:9] == b"{"):
             with _safetensors(path) as handle:
                 yield _safetensors_content(handle)
