@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -196,6 +197,30 @@ DETECTORS = Registry(
             "instbench.evaluators:load_detector",
             {"name_or_folder": "shapes-yolo"},
         ),
+        Entry(
+            "yolov8m-seg",
+            "YOLOv8m segmentation for COCO; yolov8m-seg.pt in the folder of weights (AGPL-3.0)",
+            "instbench.evaluators:load_detector",
+            {"name_or_folder": "yolov8m-seg"},
+        ),
+        Entry(
+            "yolov8m",
+            "YOLOv8m boxes for COCO; yolov8m.pt in the folder of weights (AGPL-3.0)",
+            "instbench.evaluators:load_detector",
+            {"name_or_folder": "yolov8m"},
+        ),
+        Entry(
+            "mask2former",
+            "Mask2Former (Swin-L) instance segmentation for COCO, from the hub",
+            "instbench.evaluators:load_detector",
+            {"name_or_folder": "facebook/mask2former-swin-large-coco-instance"},
+        ),
+        Entry(
+            "owlv2",
+            "OWLv2 boxes for any category (LVIS), from the hub",
+            "instbench.evaluators:load_detector",
+            {"name_or_folder": "google/owlv2-base-patch16-ensemble"},
+        ),
     ),
 )
 IMAGE_TEXT = Registry(
@@ -207,6 +232,12 @@ IMAGE_TEXT = Registry(
             "small CLIP for colours and textures of Shapes (open_clip)",
             "instbench.evaluators:load_image_text",
             {"name_or_folder": "shapes-clip"},
+        ),
+        Entry(
+            "ViT-L-14/laion2b_s32b_b82k",
+            "open_clip ViT-L/14 for photographs; any MODEL/TAG of open_clip does",
+            "instbench.evaluators:load_image_text",
+            {"name_or_folder": "ViT-L-14/laion2b_s32b_b82k"},
         ),
     ),
 )
@@ -220,6 +251,18 @@ FEATURES = Registry(
             "instbench.evaluators:load_features",
             {"name_or_folder": "shapes-features"},
         ),
+        Entry(
+            "inception",
+            "Inception v3 of FID, resized as torchmetrics; file in the folder of weights",
+            "instbench.evaluators:load_features",
+            {"name_or_folder": "inception"},
+        ),
+        Entry(
+            "inception-tf1",
+            "the same, resized as TensorFlow 1 and torch-fidelity",
+            "instbench.evaluators:load_features",
+            {"name_or_folder": "inception-tf1"},
+        ),
     ),
 )
 
@@ -228,6 +271,9 @@ EVALUATOR_ROLES: Mapping[str, tuple[Registry, str]] = {
     "image_text": (IMAGE_TEXT, "load_image_text"),
     "features": (FEATURES, "load_features"),
 }
+
+_NOT_A_WORD = re.compile(r"[/\\\\=]|\\.ptH?$|\\.safetensors$".replace("H", "h"))
+"""What paths, names of the hub and ``MODEL=FILE`` have and registered words have not."""
 
 
 def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -308,22 +354,24 @@ def load_generator(
 
 
 def load_evaluator(role: str, name: str, *, device: str = "auto") -> Any:
-    """Loads an evaluator by registered name, or from a folder.
+    """Loads an evaluator by registered name, or from a file or folder.
 
     Args:
         role: "detector", "image_text" or "features".
-        name: Registered name, or path of a folder.
+        name: Registered name, or what the loader of the role takes besides (see `instbench.evaluators.loading`).
         device: Torch device, or "auto".
 
     Returns:
         A `Detector`, `ImageTextModel` or `FeatureExtractor`.
 
     Raises:
-        InputError: If the name is unknown and no such folder exists.
+        InputError: If the name is unknown and there is no such file or folder.
     """
     registry, loader = EVALUATOR_ROLES[role]
-    if name not in registry and Path(name).is_dir():
-        factory = load_target(f"instbench.evaluators:{loader}", registry.kind)
-        return _call(factory, {"name_or_folder": Path(name)}, {"device": device})
-    entry = registry.get(name)
-    return _call(entry.factory(), dict(entry.options or {}), {"device": device})
+    if name in registry:
+        entry = registry.get(name)
+        return _call(entry.factory(), dict(entry.options or {}), {"device": device})
+    if not Path(name).exists() and not _NOT_A_WORD.search(name):
+        registry.get(name)  # an unknown word: says which are known
+    factory = load_target(f"instbench.evaluators:{loader}", registry.kind)
+    return _call(factory, {"name_or_folder": name}, {"device": device})

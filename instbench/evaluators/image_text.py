@@ -15,6 +15,7 @@ from torch import nn
 from instbench.devices import resolve_device
 from instbench.errors import InputError
 from instbench.evaluators.folders import (
+    CARD_NAME,
     ImageTextCard,
     default_batch_size,
     file_hashes,
@@ -111,6 +112,7 @@ class OpenClipImageText:
         hashes: SHA-256 of the files that the model was made from.
         device: Where to run.
         batch_size: Images per forward pass; None takes one on the CPU, 64 on an accelerator.
+        facts: What else the result depends on (architecture, preprocessing), for the identity.
     """
 
     def __init__(
@@ -122,7 +124,9 @@ class OpenClipImageText:
         *,
         device: str | torch.device = "auto",
         batch_size: int | None = None,
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
+        self._facts = dict(facts or {})
         self._device = resolve_device(device)
         self._model = model.eval().requires_grad_(False).to(self._device)
         self._transform = transform
@@ -135,14 +139,17 @@ class OpenClipImageText:
     def from_folder(cls, folder: Path | str, *, device: str | torch.device = "auto") -> OpenClipImageText:
         """Loads ``evaluator.json``, ``open_clip_config.json``, ``open_clip_model.safetensors``, ``tokenizer/``.
 
+        A folder without ``evaluator.json`` but with ``open_clip_config.json`` does too.
+
         Raises:
             InputError: Something is missing or broken, or the weights are a pickle.
         """
         from open_clip.transform import image_transform
 
         folder = Path(folder)
-        read_card(folder, ImageTextCard)
         path = folder / CONFIG_NAME
+        if (folder / CARD_NAME).exists() or not path.exists():
+            read_card(folder, ImageTextCard)
         config = read_json(path)
         for field in ("model_cfg", "preprocess_cfg"):
             if not isinstance(config.get(field), dict):
@@ -164,8 +171,8 @@ class OpenClipImageText:
         return cls(model.float(), transform, tokenize, file_hashes(folder, names), device=device)
 
     def identity(self) -> Mapping[str, Any]:
-        """Kind and SHA-256 of the files."""
-        return {"kind": "open-clip", "sha256": dict(self._hashes)}
+        """Kind and SHA-256 of the files; for weights by name also architecture and preprocessing."""
+        return {"kind": "open-clip", **self._facts, "sha256": dict(self._hashes)}
 
     def similarity(self, images: Sequence[Image.Image], texts: Sequence[str]) -> NDArray[np.float32]:
         """Cosine similarities.

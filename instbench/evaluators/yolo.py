@@ -148,7 +148,9 @@ class UltralyticsDetector:
             stacked = np.pad(stacked, sides, constant_values=_GREY)
         tensor = torch.from_numpy(stacked).to(self._device).permute(0, 3, 1, 2).contiguous().float() / 255
         output = self._model(tensor)[0]
-        predictions, prototypes = output if card.kind == "ultralytics-segment" else (output, [None] * len(pixels))
+        predictions, prototypes = (
+            output if card.kind == "ultralytics-segment" else (output, [None] * len(pixels))
+        )
         kept = non_max_suppression(
             predictions,
             conf_thres=card.confidence,

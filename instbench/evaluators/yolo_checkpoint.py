@@ -86,10 +86,14 @@ def read_yolo_checkpoint(path: Path) -> YoloCheckpoint:
 def _from_content(content: Mapping[str, Any], path: Path) -> YoloCheckpoint:
     record = content.get("ema") or content.get("model")
     if not isinstance(record, Placeholder) or not isinstance(record.state, dict):
-        raise InputError(f"{path}: holds no ultralytics network (neither 'ema' nor 'model'); give YOLO weights")
+        raise InputError(
+            f"{path}: holds no ultralytics network (neither 'ema' nor 'model'); give YOLO weights"
+        )
     name = record.path.rsplit(".", 1)[-1]
     if name not in _TASKS or not record.path.startswith("ultralytics."):
-        raise InputError(f"{path}: holds a {record.path}; give weights of a YOLO detection or segmentation model")
+        raise InputError(
+            f"{path}: holds a {record.path}; give weights of a YOLO detection or segmentation model"
+        )
     if content.get("modelopt"):
         raise InputError(f"{path}: weights of quantisation-aware training; give the plain weights")
     categories = _categories(record.state.get("names"), path)
@@ -111,7 +115,9 @@ def _float(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _categories(names: Any, path: Path) -> tuple[str, ...]:
-    listed = list(names.values()) if isinstance(names, dict) and list(names) == list(range(len(names))) else names
+    listed = (
+        list(names.values()) if isinstance(names, dict) and list(names) == list(range(len(names))) else names
+    )
     if not isinstance(listed, list) or not listed or not all(isinstance(one, str) for one in listed):
         raise InputError(f"{path}: field names is not a list of category names; save the weights again")
     return tuple(listed)
@@ -119,7 +125,9 @@ def _categories(names: Any, path: Path) -> tuple[str, ...]:
 
 def _architecture(spec: Any, path: Path) -> dict[str, Any]:
     if not isinstance(spec, dict) or not all(isinstance(key, str) for key in spec):
-        raise InputError(f"{path}: field yaml (the architecture) is missing; save the weights with ultralytics 8")
+        raise InputError(
+            f"{path}: field yaml (the architecture) is missing; save the weights with ultralytics 8"
+        )
     if spec.get("activation"):
         raise InputError(f"{path}: field activation of the architecture is a Python expression; refused")
     if spec.get("ch", 3) != 3 or spec.get("channels", 3) != 3:
@@ -139,13 +147,17 @@ def _walk(record: Placeholder, prefix: str, found: _Found, path: Path, depth: in
     """Collects what ``state_dict`` of the pickled module would give."""
     state = record.state
     if depth > _MAX_DEPTH or not isinstance(state, dict):
-        raise InputError(f"{path}: module {prefix or '(root)'} is damaged or nested too deep; save the weights again")
+        raise InputError(
+            f"{path}: module {prefix or '(root)'} is damaged or nested too deep; save the weights again"
+        )
     for part in ("_parameters", "_buffers"):
         for name, value in _entries(state, part, prefix, path):
             if not isinstance(value, LazyTensor):
                 raise InputError(f"{path}: {part} {prefix}{name} is no tensor; save the weights again")
             found.tensors[f"{prefix}{name}"] = value
-    if record.path.endswith((".BatchNorm2d", ".GroupNorm", ".LayerNorm")) and isinstance(state.get("eps"), float):
+    if record.path.endswith((".BatchNorm2d", ".GroupNorm", ".LayerNorm")) and isinstance(
+        state.get("eps"), float
+    ):
         found.eps[prefix.rstrip(".")] = state["eps"]
     for name, child in _entries(state, "_modules", prefix, path):
         if not isinstance(child, Placeholder):
