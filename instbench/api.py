@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from instbench.execution.local import RunOutcome, check_folder, execute, rescore
 from instbench.execution.plan import Plan, RunSettings, make_plan
 from instbench.execution.session import Session
 from instbench.generators.base import SamplingSettings
+from instbench.registry import EVALUATOR_ROLES
 from instbench.runs.store import RunFolder
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ def plan_runs(
     annotations: str | Path | None = None,
     captions: str | Path | None = None,
     images: str | Path | None = None,
+    detector: str | Path | None = None,
+    image_text: str | Path | None = None,
+    features: str | Path | None = None,
     session: Session | None = None,
 ) -> list[tuple[Plan, Path]]:
     """Plans runs without writing anything; see `run` for the arguments.
@@ -75,15 +79,45 @@ def plan_runs(
             raise InputError(f"--images {images}: no such folder")
     elif captions is not None or images is not None:
         raise InputError("--captions and --images belong to --annotations; give --annotations FILE too")
-    settings = RunSettings(limit=limit, seed=seed, sampling=sampling or SamplingSettings(), data=data)
+    targets = _targets(benchmarks, Path(output), edition)
+    evaluators = _replacements(detector, image_text, features)
+    _check_used(evaluators, [target.benchmark for target in targets])
+    settings = RunSettings(
+        limit=limit, seed=seed, sampling=sampling or SamplingSettings(), data=data, evaluators=evaluators
+    )
     weights = None if checkpoint is None else Path(checkpoint)
     return [
         (
             make_plan(target.benchmark, session, model=model, checkpoint=weights, settings=settings),
             target.folder,
         )
-        for target in _targets(benchmarks, Path(output), edition)
+        for target in targets
     ]
+
+
+def _replacements(
+    detector: str | Path | None, image_text: str | Path | None, features: str | Path | None
+) -> dict[str, str]:
+    """Evaluators by role; paths become absolute, so that `score` finds them from wherever it is called."""
+    given = {"detector": detector, "image_text": image_text, "features": features}
+    return {role: _absolute(role, str(name)) for role, name in given.items() if name is not None}
+
+
+def _absolute(role: str, name: str) -> str:
+    if name in EVALUATOR_ROLES[role][0]:
+        return name
+    model, equals, path = name.partition("=")  # MODEL=FILE of open_clip
+    if equals and Path(path).exists():
+        return f"{model}={Path(path).absolute()}"
+    return str(Path(name).absolute()) if Path(name).exists() else name
+
+
+def _check_used(evaluators: Mapping[str, str], benchmarks: Sequence[Benchmark]) -> None:
+    for role, name in evaluators.items():
+        if not any(role in one.evaluators.model_dump(exclude_none=True) for one in benchmarks):
+            asked = ", ".join(one.name for one in benchmarks)
+            kind = EVALUATOR_ROLES[role][0].kind
+            raise InputError(f"--{role.replace('_', '-')} {name}: {asked} uses no {kind}; leave it out")
 
 
 def run(
@@ -99,6 +133,9 @@ def run(
     annotations: str | Path | None = None,
     captions: str | Path | None = None,
     images: str | Path | None = None,
+    detector: str | Path | None = None,
+    image_text: str | Path | None = None,
+    features: str | Path | None = None,
     fresh: bool = False,
     session: Session | None = None,
 ) -> list[RunOutcome]:
@@ -117,6 +154,9 @@ def run(
         annotations: COCO-format instances file to use in place of the benchmark's data.
         captions: COCO-format captions file to it.
         images: Folder of the real images to it.
+        detector: Detector in place of the benchmark's: a name, or a path that `load_detector` takes.
+        image_text: Image-text model in place of the benchmark's, likewise.
+        features: Feature extractor in place of the benchmark's, likewise.
         fresh: Delete the run that is in the folder first.
         session: Loaded networks, to share between calls.
 
@@ -142,6 +182,9 @@ def generate(
     annotations: str | Path | None = None,
     captions: str | Path | None = None,
     images: str | Path | None = None,
+    detector: str | Path | None = None,
+    image_text: str | Path | None = None,
+    features: str | Path | None = None,
     fresh: bool = False,
     session: Session | None = None,
 ) -> list[RunOutcome]:
@@ -176,18 +219,29 @@ def find_runs(path: str | Path) -> list[Path]:
     return found
 
 
-def score(path: str | Path, *, session: Session | None = None) -> list[RunOutcome]:
+def score(
+    path: str | Path,
+    *,
+    detector: str | Path | None = None,
+    image_text: str | Path | None = None,
+    features: str | Path | None = None,
+    session: Session | None = None,
+) -> list[RunOutcome]:
     """Observes and scores finished images again.
 
     Args:
         path: A run folder, or a folder of run folders.
+        detector: Detector in place of the run's, see `run`; the run's identity changes with it.
+        image_text: Image-text model in place of the run's.
+        features: Feature extractor in place of the run's.
         session: Loaded networks, to share between calls.
 
     Returns:
         One outcome per run.
     """
     session = session or Session()
-    return [rescore(folder, session) for folder in find_runs(path)]
+    evaluators = _replacements(detector, image_text, features)
+    return [rescore(folder, session, evaluators) for folder in find_runs(path)]
 
 
 def convert(

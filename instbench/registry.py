@@ -272,7 +272,7 @@ EVALUATOR_ROLES: Mapping[str, tuple[Registry, str]] = {
     "features": (FEATURES, "load_features"),
 }
 
-_NOT_A_WORD = re.compile(r"[/\\\\=]|\\.ptH?$|\\.safetensors$".replace("H", "h"))
+_NOT_A_WORD = re.compile(r"[/\\=]|\.pth?$|\.safetensors$")
 """What paths, names of the hub and ``MODEL=FILE`` have and registered words have not."""
 
 

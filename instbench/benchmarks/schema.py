@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -210,7 +211,23 @@ class Benchmark(_Strict):
         for name, default in _ADDED_LATER.items():
             if protocol[name] == default:
                 del protocol[name]
+        # Where a file lies says nothing about it; the evaluators' own hashes are in the identity.
+        protocol["evaluators"] = {
+            role: name.rsplit("/", 1)[-1] if name and name.startswith("/") else name
+            for role, name in protocol["evaluators"].items()
+        }
         return sha256_bytes(canonical_json(protocol).encode())
+
+    def with_evaluators(self, names: Mapping[str, str]) -> Benchmark:
+        """Returns the same protocol with other evaluators.
+
+        Args:
+            names: Evaluator by role ("detector", "image_text", "features"). Roles that no metric of the benchmark
+                needs are left out.
+        """
+        used = self.evaluators.model_dump(exclude_none=True)
+        replaced = {role: name for role, name in names.items() if role in used}
+        return self.model_copy(update={"evaluators": EvaluatorNames(**{**used, **replaced})})
 
     def with_data(self, data: CocoData) -> Benchmark:
         """Returns the same protocol on other data, named ``<name>@custom``."""

@@ -8,7 +8,16 @@ from typing import Any
 
 from instbench import defaults
 
-__all__ = ["add_network_options", "add_run_options", "run_arguments", "session_from"]
+__all__ = [
+    "EVALUATOR_OPTIONS",
+    "add_evaluator_options",
+    "add_network_options",
+    "add_run_options",
+    "run_arguments",
+    "session_from",
+]
+
+EVALUATOR_OPTIONS = ("detector", "image_text", "features")
 
 
 def _batch_size(text: str) -> int | str:
@@ -49,6 +58,17 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_evaluator_options(parser: argparse.ArgumentParser) -> None:
+    """Adds evaluators that take the place of the benchmark's own."""
+    group = parser.add_argument_group("evaluators (default: those of the benchmark)")
+    for option, what in (
+        ("--detector", "detector: a .pt file of ultralytics, a folder"),
+        ("--image-text", "image-text model: MODEL/TAG of open_clip, MODEL/TAG=FILE, a folder"),
+        ("--features", "features for FID: a .pth file of Inception, a folder"),
+    ):
+        group.add_argument(option, metavar="NAME|PATH", help=f"{what}, or a name (see ls evaluators)")
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds everything that `run` and `generate` take."""
     parser.add_argument("benchmarks", nargs="+", metavar="BENCHMARK", help="name (see ls) or a .yaml file")
@@ -79,6 +99,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--annotations", type=Path, metavar="FILE", help="COCO-format instances")
     data.add_argument("--captions", type=Path, metavar="FILE", help="COCO-format captions")
     data.add_argument("--images", type=Path, metavar="DIR", help="the real images")
+    add_evaluator_options(parser)
     add_network_options(parser)
 
 
@@ -94,7 +115,7 @@ def run_arguments(args: argparse.Namespace) -> dict[str, Any]:
     from instbench.generators.base import SamplingSettings
 
     names = ["benchmarks", "output", "model", "checkpoint", "edition", "limit", "seed"]
-    names += ["annotations", "captions", "images"]
+    names += ["annotations", "captions", "images", *EVALUATOR_OPTIONS]
     arguments = {name: getattr(args, name) for name in names}
     arguments["sampling"] = SamplingSettings(
         num_inference_steps=args.num_inference_steps,

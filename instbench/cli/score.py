@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from instbench.cli.options import add_network_options, session_from
+from instbench.cli.options import EVALUATOR_OPTIONS, add_evaluator_options, add_network_options, session_from
 from instbench.cli.run import report
 
 __all__ = ["register", "run"]
@@ -17,6 +17,7 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser("score", help="score the images of finished runs again")
     parser.add_argument("path", type=Path, metavar="DIR_OR_RUN", help="a run folder, or a folder of runs")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    add_evaluator_options(parser)
     add_network_options(parser)
 
 
@@ -24,4 +25,5 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from instbench import api
 
-    return report(api.score(args.path, session=session_from(args)), as_json=args.json)
+    evaluators = {name: getattr(args, name) for name in EVALUATOR_OPTIONS}
+    return report(api.score(args.path, **evaluators, session=session_from(args)), as_json=args.json)

@@ -88,8 +88,8 @@ class InceptionFeatures:
             chunk = [_resizable(image) for image in images[start : start + self._batch_size]]
             # Images of one size go through together; resizing is the network's own first step.
             same = all(one.shape == chunk[0].shape for one in chunk)
-            for batch in [torch.stack(chunk)] if same else [one[None] for one in chunk]:
-                rows.append(self._network(batch.to(self._device)).float().cpu().numpy())
+            batches = [torch.stack(chunk)] if same else [one[None] for one in chunk]
+            rows += [self._network(batch.to(self._device)).float().cpu().numpy() for batch in batches]
         return np.concatenate(rows) if rows else np.zeros((0, self.num_features), np.float32)
 
 

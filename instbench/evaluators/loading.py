@@ -62,7 +62,7 @@ def load_detector(name_or_folder: str | Path, device: str | torch.device = "auto
 
         return UltralyticsDetector.from_checkpoint(_yolo_file(name), device=device)
     if name not in SHIPPED and (
-        _is_transformers(Path(name)) or not Path(name).exists() and is_hub_name(name)
+        _is_transformers(Path(name)) or (not Path(name).exists() and is_hub_name(name))
     ):
         return _load_transformers(name, device)
     folder = _folder(name_or_folder, "detector")

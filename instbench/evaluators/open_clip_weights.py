@@ -97,10 +97,10 @@ def _native(config: Mapping[str, Any], published: Mapping[str, Any], source: str
         raise InputError(
             f"{source}: needs towers or tokenizers of other libraries; use a plain CLIP such as ViT-L-14"
         )
-    config = deepcopy(dict(config))
+    native = deepcopy(dict(config))
     if published.get("quick_gelu"):
-        config["quick_gelu"] = True
-    return config
+        native["quick_gelu"] = True
+    return native
 
 
 def _find(model_name: str, tag: str, published: Mapping[str, Any]) -> Path:

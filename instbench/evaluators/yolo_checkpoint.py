@@ -105,7 +105,7 @@ def _from_content(content: Mapping[str, Any], path: Path) -> YoloCheckpoint:
     fit_weights(model, {key: _float(tensor.read()) for key, tensor in found.tensors.items()}, path)
     modules = dict(model.named_modules())
     for key, eps in found.eps.items():
-        modules[key].eps = eps  # type: ignore[assignment]
+        modules[key].eps = eps
     card = DetectorCard(kind=kind, categories=categories, image_size=_image_size(content), border=COCO_BORDER)
     return YoloCheckpoint(spec, card, model)
 

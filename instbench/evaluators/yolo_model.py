@@ -1,4 +1,4 @@
-"""Builds ultralytics detection and segmentation networks from an architecture file, quietly and without code execution."""
+"""Builds ultralytics detection and segmentation networks from an architecture, quietly, executing nothing."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -122,7 +122,7 @@ def execute(
     return RunOutcome(folder, results, made.made, made.kept, failed)
 
 
-def rescore(folder: Path, session: Session) -> RunOutcome:
+def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None = None) -> RunOutcome:
     """Observes and scores the images of a run again, with the evaluators that are installed now.
 
     Observations that still fit are read back. Where evaluators changed, the run's identity changes
@@ -131,6 +131,7 @@ def rescore(folder: Path, session: Session) -> RunOutcome:
     Args:
         folder: A run folder.
         session: Loaded networks.
+        replaced: Other evaluators by role, in place of those that the run was scored with.
 
     Returns:
         The outcome.
@@ -150,8 +151,11 @@ def rescore(folder: Path, session: Session) -> RunOutcome:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{run.run_json}: field {field}: {first['msg']}; make the run again") from None
-        evaluators = session.evaluators(benchmark)
-        identity = identity.model_copy(update={"evaluators": evaluators.identity()})
+        benchmark = benchmark.with_evaluators(replaced or {})
+        evaluators = session.evaluators(benchmark, layouts)
+        changed = {"evaluators": evaluators.identity(), "protocol_sha256": benchmark.protocol_sha256()}
+        identity = identity.model_copy(update=changed)
+        record.benchmark = benchmark.model_dump(mode="json")
         record.identity = identity.model_dump(mode="json")
         record.identity_sha256 = identity.sha256()
         with _recorded(run, record):

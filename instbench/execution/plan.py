@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,12 +34,14 @@ class RunSettings:
         seed: The user's seed.
         sampling: Sampling settings; None leaves each to the benchmark, then to the model.
         data: Other data under the same protocol, or None.
+        evaluators: Other evaluators by role ("detector", "image_text", "features").
     """
 
     limit: int | None = None
     seed: int = defaults.SEED
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     data: CocoData | None = None
+    evaluators: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the settings as plain JSON values."""
@@ -48,6 +50,7 @@ class RunSettings:
             "seed": self.seed,
             "sampling": asdict(self.sampling),
             "data": None if self.data is None else self.data.model_dump(mode="json"),
+            "evaluators": dict(self.evaluators),
         }
 
 
@@ -121,6 +124,7 @@ def make_plan(
         raise InputError(f"--limit {settings.limit}: give 1 or more")
     if settings.data is not None:
         benchmark = benchmark.with_data(settings.data)
+    benchmark = benchmark.with_evaluators(settings.evaluators)
     name = model_for(benchmark, model)
     # Cheap checks and data first: bad input must not wait for networks to load.
     check_generator(name, checkpoint)
@@ -136,7 +140,7 @@ def make_plan(
             f"model {name!r} cannot be shown {', '.join(sorted(missing))}, which {benchmark.name} needs"
         )
     sampling = generator.resolve_sampling(sampling)
-    evaluators = session.evaluators(benchmark)
+    evaluators = session.evaluators(benchmark, layouts)
     identity = IdentityV1(
         benchmark=benchmark.name,
         benchmark_version=benchmark.version,

@@ -17,7 +17,7 @@ from instbench.execution.matching import Match, coco_results, match_layout
 from instbench.execution.observe import Observations
 from instbench.execution.session import Evaluators, Session
 from instbench.layouts.types import Instance, Layout
-from instbench.runs.records import MetricRecord, ResultsRecord, RunRecord
+from instbench.runs.records import EvaluatorRecord, MetricRecord, ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
 from instbench.runs.tables import write_table
 
@@ -205,6 +205,7 @@ def score_run(
         benchmark_version=benchmark.version,
         edition=benchmark.edition,
         model=record.model,
+        evaluators=_evaluator_records(benchmark, evaluators),
         metrics=metrics,
         counts={
             "images": len(layouts),
@@ -215,6 +216,16 @@ def score_run(
     )
     folder.write_results(results)
     return results
+
+
+def _evaluator_records(benchmark: Benchmark, evaluators: Evaluators) -> dict[str, EvaluatorRecord]:
+    names = benchmark.evaluators.model_dump(exclude_none=True)
+    return {
+        role: EvaluatorRecord(
+            name=names.get(role, ""), kind=str(facts.get("kind", "")), sha256=dict(facts.get("sha256", {}))
+        )
+        for role, facts in evaluators.identity().items()
+    }
 
 
 def _start_rows(context: ScoreContext) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from instbench import defaults
 from instbench.benchmarks.schema import Benchmark
 from instbench.errors import InputError
 from instbench.evaluators.base import Detector, FeatureExtractor, ImageTextModel
+from instbench.evaluators.categories import named_for
 from instbench.generators.base import Generator
+from instbench.layouts.types import Layout
 from instbench.registry import load_evaluator, load_generator
 
 __all__ = ["Evaluators", "Session"]
@@ -90,7 +93,19 @@ class Session:
             self._evaluators[key] = load_evaluator(role, name, device=self.device)
         return self._evaluators[key]
 
-    def evaluators(self, benchmark: Benchmark) -> Evaluators:
-        """Returns the evaluators that a benchmark names."""
+    def evaluators(self, benchmark: Benchmark, layouts: Sequence[Layout] = ()) -> Evaluators:
+        """Returns the evaluators that a benchmark names.
+
+        Args:
+            benchmark: The benchmark.
+            layouts: Its layouts; the detector then answers in their category names, see `named_for`.
+
+        Raises:
+            InputError: If the detector knows none of the categories, or names are ambiguous.
+        """
         names = benchmark.evaluators.model_dump(exclude_none=True)
-        return Evaluators(**{role: self.evaluator(role, name) for role, name in names.items()})
+        loaded = {role: self.evaluator(role, name) for role, name in names.items()}
+        if "detector" in loaded:
+            asked = sorted({one.category for layout in layouts for one in layout.instances})
+            loaded["detector"] = named_for(loaded["detector"], asked)
+        return Evaluators(**loaded)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from instbench.errors import InputError
 from instbench.runs.atomic import write_json
 
-__all__ = ["MetricRecord", "ResultsRecord", "RunRecord", "export_schemas", "read_record"]
+__all__ = ["EvaluatorRecord", "MetricRecord", "ResultsRecord", "RunRecord", "export_schemas", "read_record"]
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
@@ -89,6 +89,20 @@ class MetricRecord(_Record):
     details: dict[str, Any] = Field(default_factory=dict)
 
 
+class EvaluatorRecord(_Record):
+    """An evaluator behind the numbers of ``results.json``; ``run.json`` has all of its settings.
+
+    Attributes:
+        name: Name, or path as given.
+        kind: Which adapter and network.
+        sha256: Hash of each file that it was made from, by file name.
+    """
+
+    name: str
+    kind: str
+    sha256: dict[str, str] = Field(default_factory=dict)
+
+
 class ResultsRecord(_Record):
     """``results.json``: the numbers of one run. It holds no times, so equal runs give equal files.
 
@@ -99,6 +113,7 @@ class ResultsRecord(_Record):
         benchmark_version: Its version.
         edition: "strict" or "paper".
         model: Name of the generator.
+        evaluators: The evaluators by role: "detector", "image_text", "features".
         metrics: The numbers by name.
         counts: Images and instances, asked and ignored.
     """
@@ -109,6 +124,7 @@ class ResultsRecord(_Record):
     benchmark_version: int
     edition: str
     model: str
+    evaluators: dict[str, EvaluatorRecord] = Field(default_factory=dict)
     metrics: dict[str, MetricRecord]
     counts: dict[str, int] = Field(default_factory=dict)
 
