@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from instbench.cli.options import add_network_options, session_from
+from instbench.cli.options import EVALUATOR_OPTIONS, add_evaluator_options, add_network_options, session_from
 from instbench.errors import EXIT_DONE, EXIT_FAILURES
 
 __all__ = ["register", "run"]
@@ -17,6 +17,7 @@ def register(subparsers: Any) -> None:
     """Adds the verb."""
     parser = subparsers.add_parser("doctor", help="check layouts, evaluators and models on known pictures")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    add_evaluator_options(parser, "check only these evaluators")
     add_network_options(parser)
 
 
@@ -25,8 +26,10 @@ def run(args: argparse.Namespace) -> int:
     from instbench.execution.doctor import run_checks
     from instbench.runs.environment import machine, package_versions
 
+    given = {role: getattr(args, role) for role in EVALUATOR_OPTIONS}
+    evaluators = {role: name for role, name in given.items() if name is not None}
     checks = []
-    for check in run_checks(session_from(args)):
+    for check in run_checks(session_from(args), evaluators):
         checks.append(check)
         if not args.json:
             print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}", flush=True)

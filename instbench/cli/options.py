@@ -58,9 +58,11 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_evaluator_options(parser: argparse.ArgumentParser) -> None:
-    """Adds evaluators that take the place of the benchmark's own."""
-    group = parser.add_argument_group("evaluators (default: those of the benchmark)")
+def add_evaluator_options(
+    parser: argparse.ArgumentParser, title: str = "evaluators (default: those of the benchmark)"
+) -> None:
+    """Adds evaluators by name or path."""
+    group = parser.add_argument_group(title)
     for option, what in (
         ("--detector", "detector: a .pt file of ultralytics, a folder"),
         ("--image-text", "image-text model: MODEL/TAG of open_clip, MODEL/TAG=FILE, a folder"),

@@ -87,7 +87,7 @@ def match_categories(asked: Sequence[str], known: Sequence[str]) -> CategoryMatc
         theirs = _grouped([name for name in known if name not in renames], key)
         done = set(renames.values())
         ours = _grouped([name for name in asked if name not in done], key)
-        for form in ours.keys() & theirs.keys():
+        for form in sorted(ours.keys() & theirs.keys()):
             for names, whose in ((ours[form], "benchmark"), (theirs[form], "detector")):
                 if len(names) > 1:
                     raise InputError(

@@ -89,11 +89,16 @@ def load_pretrained(factory: Callable[..., Any], folder: Path, **options: Any) -
     Raises:
         InputError: The folder does not hold what the factory needs.
     """
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     try:
         return factory(str(folder), local_files_only=True, trust_remote_code=False, **options)
     # transformers raises its own and other libraries' errors here, which share no base class.
     except Exception as error:
         raise InputError(f"{folder}: transformers cannot load it ({one_line(error)[:200]})") from None
+    finally:
+        logging.enable_progress_bar()
 
 
 def load_network(auto_class: Any, folder: Path) -> Any:

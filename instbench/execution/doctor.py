@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from PIL import Image
 
-from instbench.execution.crops import attribute_labels, attribute_prompts, crop_box
+from instbench.execution.doctor_evaluators import Scenes, evaluator_checks, installed_evaluators
 from instbench.execution.layouts import checked_layouts
-from instbench.execution.matching import match_layout
 from instbench.execution.plan import make_requests
 from instbench.execution.session import Session
 from instbench.generators.base import SamplingSettings
-from instbench.layouts.types import Layout
 
 __all__ = ["Check", "run_checks"]
 
 _SCENES = 16
-_ENOUGH = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,40 +34,47 @@ class Check:
     detail: str
 
 
-def run_checks(session: Session) -> Iterator[Check]:
+def run_checks(session: Session, evaluators: Mapping[str, str] | None = None) -> Iterator[Check]:
     """Runs all checks; an error in one does not stop the others.
 
     Args:
         session: Loads the networks.
+        evaluators: Names or paths by role. If there are any, only they are checked; else the layouts of all
+            benchmarks, the evaluators that are shipped or in the folder of weights, and the models.
 
     Yields:
         Each check as it is done.
     """
-    from instbench.benchmarks import benchmark_names, load_benchmark
+    from instbench.benchmarks import benchmark_names
 
-    for name in benchmark_names():
-        if load_benchmark(name).dataset.layouts_sha256 is None:
-            continue  # data that is fetched; `instbench data verify` checks its files
-        yield _guarded(f"layouts of {name}", lambda name=name: _check_layouts(name))  # type: ignore[misc]
-    layouts: tuple[Layout, ...] = ()
-    images: list[Image.Image] = []
+    if not evaluators:
+        for name in benchmark_names():
+            yield _guarded(f"layouts of {name}", partial(_check_layouts, name))
+    scenes: Scenes = ((), [])
 
     def render() -> tuple[bool, str]:
-        nonlocal layouts
-        benchmark = load_benchmark("shapes-real")
-        layouts = checked_layouts(benchmark, _SCENES)
-        requests = make_requests(benchmark, layouts, seed=0, sampling=SamplingSettings())
-        renders = {one.image_key: one.image for one in session.generator("real-images").generate(requests)}
-        images.extend(renders[layout.image_key] for layout in layouts)
-        return True, f"{len(images)} images"
+        nonlocal scenes
+        scenes = _render_scenes(session)
+        return True, f"{len(scenes[1])} images"
 
     yield _guarded("real images of shapes-real", render)
-    if images:
-        yield _guarded("detector shapes-yolo", lambda: _check_detector(session, layouts, images))
-        yield _guarded("image-text model shapes-clip", lambda: _check_image_text(session, layouts, images))
-        yield _guarded("feature extractor shapes-features", lambda: _check_features(session, images))
-    for model in ("reference", "text-only"):
-        yield _guarded(f"model {model}", lambda model=model: _check_model(session, model))  # type: ignore[misc]
+    if scenes[1]:
+        given = {role: [name] for role, name in (evaluators or {}).items()}
+        for title, check in evaluator_checks(session, given or installed_evaluators(), scenes):
+            yield _guarded(title, check)
+    if not evaluators:
+        for model in ("reference", "text-only"):
+            yield _guarded(f"model {model}", partial(_check_model, session, model))
+
+
+def _render_scenes(session: Session) -> Scenes:
+    from instbench.benchmarks import load_benchmark
+
+    benchmark = load_benchmark("shapes-real")
+    layouts = checked_layouts(benchmark, _SCENES)
+    requests = make_requests(benchmark, layouts, seed=0, sampling=SamplingSettings())
+    renders = {one.image_key: one.image for one in session.generator("real-images").generate(requests)}
+    return layouts, [renders[layout.image_key] for layout in layouts]
 
 
 def _guarded(name: str, check: Callable[[], tuple[bool, str]]) -> Check:
@@ -85,47 +89,6 @@ def _check_layouts(name: str) -> tuple[bool, str]:
     from instbench.benchmarks import load_benchmark
 
     return True, f"{len(checked_layouts(load_benchmark(name)))} layouts, checksum as frozen"
-
-
-def _check_detector(
-    session: Session, layouts: tuple[Layout, ...], images: list[Image.Image]
-) -> tuple[bool, str]:
-    detections = session.evaluator("detector", "shapes-yolo").detect(images)
-    found = asked = 0
-    for layout, image, seen in zip(layouts, images, detections, strict=True):
-        matches = match_layout(layout, seen, image.width)
-        asked += len(matches)
-        found += sum(match is not None and match.iou >= 0.5 for match in matches)
-    return found >= _ENOUGH * asked, f"{found} of {asked} objects found"
-
-
-def _check_image_text(
-    session: Session, layouts: tuple[Layout, ...], images: list[Image.Image]
-) -> tuple[bool, str]:
-    model = session.evaluator("image_text", "shapes-clip")
-    crops, colors = [], []
-    for layout, image in zip(layouts, images, strict=True):
-        for instance in layout.requested:
-            if instance.box_xyxy is None or instance.color is None:
-                continue
-            x0, y0, x1, y1 = (value * image.width for value in instance.box_xyxy)
-            crop = crop_box(image, (x0, y0, x1, y1))
-            if crop is not None:
-                crops.append(crop)
-                colors.append(instance.color)
-    labels = attribute_labels("color", frozenset(colors))
-    best = model.similarity(crops, attribute_prompts(labels)).argmax(axis=1)
-    right = sum(labels[index] == color for index, color in zip(best, colors, strict=True))
-    return right >= _ENOUGH * len(colors), f"{right} of {len(colors)} colours named"
-
-
-def _check_features(session: Session, images: list[Image.Image]) -> tuple[bool, str]:
-    model = session.evaluator("features", "shapes-features")
-    features = model.features(images)
-    finite = bool(np.isfinite(features).all())
-    differ = len(np.unique(features.round(4), axis=0)) == len(images)
-    shape = features.shape == (len(images), model.num_features)
-    return finite and differ and shape, f"{features.shape[1]} features, finite {finite}, distinct {differ}"
 
 
 def _check_model(session: Session, name: str) -> tuple[bool, str]:

@@ -20,6 +20,7 @@ PACKAGES = (
     "pycocotools",
     "scipy",
     "torch",
+    "torch-fidelity",
     "torchmetrics",
     "torchvision",
     "transformers",

@@ -35,7 +35,7 @@ def test_unknown_names_get_a_hint() -> None:
     with pytest.raises(InputError, match="did you mean shapes-clip"):
         load_image_text("shapes-clp")
     with pytest.raises(InputError, match="known: shapes-features"):
-        load_features("inception")
+        load_features("other")
 
 
 def test_roles_are_not_mixed_up() -> None:
