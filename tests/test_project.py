@@ -28,8 +28,9 @@ DISTRIBUTIONS = {
     "open_clip": "open_clip_torch",
 }
 # Needed though no module imports them: diffusers loads through accelerate, ultralytics and open_clip must find
-# the torchvision that fits torch, and the documents read the tables of a run with pandas.
-INDIRECT = {"accelerate", "pandas", "torchvision"}
+# the torchvision that fits torch, torchmetrics takes its Inception from torch-fidelity, and the documents read the
+# tables of a run with pandas.
+INDIRECT = {"accelerate", "pandas", "torchvision", "torch-fidelity"}
 WEIGHTS_LIMIT = 40_000_000
 FIXTURES_LIMIT = 10_000_000
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from instbench.cli.main import main
+from instbench.evaluators import shipped_folder
 from instbench.execution import demo as demo_module
 from instbench.registry import DETECTORS, FEATURES, GENERATORS, IMAGE_TEXT, Entry
 from instbench.runs.store import RunFolder
@@ -86,14 +87,23 @@ def test_score_reads_a_folder_of_runs(toy, tmp_path, fakes, capsys):
     assert RunFolder(tmp_path / "runs" / "one").read_results().model == "fake"
 
 
+def shipped_categories() -> tuple[str, ...]:
+    card = json.loads((shipped_folder("shapes-yolo") / "evaluator.json").read_text())
+    return tuple(card["categories"])
+
+
 @pytest.fixture
 def stand_ins(monkeypatch) -> FakeGenerator:
-    """Puts the fakes in the place of the shipped networks."""
+    """Puts the fakes in the place of the shipped networks; the detector knows the names of shapes but sees none."""
+
+    class Blind(FakeDetector):
+        categories = shipped_categories()
+
     generator = FakeGenerator()
     for registry, name, made in (
         (GENERATORS, "reference", generator),
         (GENERATORS, "text-only", generator),
-        (DETECTORS, "shapes-yolo", FakeDetector()),
+        (DETECTORS, "shapes-yolo", Blind()),
         (IMAGE_TEXT, "shapes-clip", FakeImageText()),
         (FEATURES, "shapes-features", FakeFeatures()),
     ):

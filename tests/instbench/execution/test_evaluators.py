@@ -76,7 +76,7 @@ def test_a_role_that_no_benchmark_uses_is_refused(tmp_path, fakes, capsys) -> No
     metrics = [{"name": "mask_iou"}]
     toy = write_benchmark(tmp_path / "toy", evaluators={"detector": "fake"}, metrics=metrics)
     with pytest.raises(InputError, match="--features fake: toy-box uses no feature extractor; leave it out"):
-        api.run(toy, tmp_path / "run", model="fake", features="fake")
+        api.run(str(toy), tmp_path / "run", model="fake", features="fake")
     assert main(["run", str(toy), "--detector", "nobody", "-o", str(tmp_path / "run")]) == 2
     assert "unknown detector 'nobody'" in capsys.readouterr().err
 
@@ -105,7 +105,7 @@ def test_names_that_differ_in_spelling_are_scored(tmp_path, fakes) -> None:
         categories = ("cat", "hot dog")
 
     fakes.detector = Spelt()
-    [outcome] = api.run(toy, tmp_path / "run", model="fake")
+    [outcome] = api.run(str(toy), tmp_path / "run", model="fake")
     assert outcome.results is not None
     assert outcome.results.metrics["mask_iou"].n_unscored == 0
 
