@@ -34,7 +34,7 @@ def test_unknown_names_get_a_hint() -> None:
         load_detector("shape-yolo")
     with pytest.raises(InputError, match="did you mean shapes-clip"):
         load_image_text("shapes-clp")
-    with pytest.raises(InputError, match="known: shapes-features"):
+    with pytest.raises(InputError, match="known: inception, inception-tf1, shapes-features"):
         load_features("other")
 
 
