@@ -19,10 +19,11 @@ from instbench.registry import EVALUATOR_ROLES
 from instbench.runs.store import RunFolder
 
 if TYPE_CHECKING:
+    from instbench.evaluators.folders import DetectorCard
     from reference_model.checkpoints.folders import Conversion
     from reference_model.checkpoints.whole import Weights
 
-__all__ = ["RunOutcome", "convert", "find_runs", "generate", "plan_runs", "run", "score"]
+__all__ = ["RunOutcome", "convert", "convert_detector", "find_runs", "generate", "plan_runs", "run", "score"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,3 +294,22 @@ def convert(
         )
     except layouts.CheckpointError as error:
         raise InputError(str(error)) from None
+
+
+def convert_detector(checkpoint: str | Path, output: str | Path, *, overwrite: bool = False) -> DetectorCard:
+    """Turns a ``.pt`` file of ultralytics into a folder of safetensors for `detector` of `run`.
+
+    Args:
+        checkpoint: Detection or segmentation weights; nothing in the file is run.
+        output: The folder to write.
+        overwrite: Replace an earlier conversion.
+
+    Returns:
+        The card of the folder: categories and settings.
+
+    Raises:
+        InputError: If anything that was given is wrong; one line that names it.
+    """
+    from instbench.evaluators.convert import convert_yolo  # deferred: needs torch
+
+    return convert_yolo(Path(checkpoint), Path(output), overwrite=overwrite)

@@ -27,6 +27,7 @@ __all__ = [
     "IMAGE_TEXT",
     "Entry",
     "Registry",
+    "check_evaluator",
     "check_generator",
     "did_you_mean",
     "load_evaluator",
@@ -353,6 +354,16 @@ def load_generator(
     return generator
 
 
+def check_evaluator(role: str, name: str) -> None:
+    """Checks a name that can only be a registered one, without importing or loading anything.
+
+    Raises:
+        InputError: If it is a plain word that is not registered; the message says which are.
+    """
+    if not Path(name).exists() and not _NOT_A_WORD.search(name):
+        EVALUATOR_ROLES[role][0].get(name)
+
+
 def load_evaluator(role: str, name: str, *, device: str = "auto") -> Any:
     """Loads an evaluator by registered name, or from a file or folder.
 
@@ -371,7 +382,6 @@ def load_evaluator(role: str, name: str, *, device: str = "auto") -> Any:
     if name in registry:
         entry = registry.get(name)
         return _call(entry.factory(), dict(entry.options or {}), {"device": device})
-    if not Path(name).exists() and not _NOT_A_WORD.search(name):
-        registry.get(name)  # an unknown word: says which are known
+    check_evaluator(role, name)
     factory = load_target(f"instbench.evaluators:{loader}", registry.kind)
     return _call(factory, {"name_or_folder": name}, {"device": device})

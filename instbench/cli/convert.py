@@ -19,7 +19,8 @@ def register(subparsers: Any) -> None:
         "convert",
         help="turn a published checkpoint into a folder for --checkpoint",
         description="Reads an InstanceDiffusion or GLIGEN checkpoint without running any code in it and writes a "
-        "pipeline folder of diffusers; with --to-published the other way round.",
+        "pipeline folder of diffusers; with --to-published the other way round. --format ultralytics turns the .pt "
+        "of a YOLO detector into a folder for --detector.",
     )
     parser.add_argument(
         "checkpoint", type=Path, metavar="CKPT", help=".pth or .safetensors file, or a GLIGEN pipeline folder"
@@ -37,7 +38,9 @@ def register(subparsers: Any) -> None:
         "--config", type=Path, metavar="YAML", help="configuration in place of the one in the file"
     )
     parser.add_argument("--dtype", choices=("float32", "float16"), default=defaults.CONVERT_DTYPE)
-    parser.add_argument("--format", choices=("auto", "instancediffusion", "gligen"), default="auto")
+    parser.add_argument(
+        "--format", choices=("auto", "instancediffusion", "gligen", "ultralytics"), default="auto"
+    )
     parser.add_argument(
         "--weights",
         choices=("auto", "ema", "model"),
@@ -57,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from instbench import api
 
+    if args.format == "ultralytics":
+        return _run_detector(args)
     done = api.convert(
         args.checkpoint,
         args.output,
@@ -78,4 +83,18 @@ def run(args: argparse.Namespace) -> int:
     if done.left_out:
         print(f"left out, not needed for images: {', '.join(done.left_out)}")
     print(f"written: {done.output} ({done.dtype})")
+    return EXIT_DONE
+
+
+def _run_detector(args: argparse.Namespace) -> int:
+    from instbench import api
+
+    card = api.convert_detector(args.checkpoint, args.output, overwrite=args.overwrite)
+    if args.json:
+        print(json.dumps({"output": str(args.output), **card.model_dump(mode="json")}, indent=2))
+        return EXIT_DONE
+    print(
+        f"{args.checkpoint}: {card.kind}, {len(card.categories)} categories, input {card.image_size} pixels"
+    )
+    print(f"written: {args.output}")
     return EXIT_DONE

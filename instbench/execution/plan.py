@@ -18,7 +18,7 @@ from instbench.execution.layouts import checked_layouts, dataset_identity, layou
 from instbench.execution.session import Evaluators, Session
 from instbench.generators.base import GenerationRequest, Generator, SamplingSettings
 from instbench.layouts.types import Condition, Layout
-from instbench.registry import check_generator
+from instbench.registry import check_evaluator, check_generator
 from instbench.runs.identity import IdentityV1
 from instbench.seeds import derive_seed
 
@@ -129,6 +129,8 @@ def make_plan(
     # Cheap checks and data first: bad input must not wait for networks to load.
     check_generator(name, checkpoint)
     check_metrics(benchmark)
+    for role, evaluator in benchmark.evaluators.model_dump(exclude_none=True).items():
+        check_evaluator(role, evaluator)
     layouts = checked_layouts(benchmark, settings.limit)
     sampling = _merged(benchmark, settings.sampling)
     generator = session.generator(name, checkpoint)
