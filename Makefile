@@ -14,10 +14,10 @@ BENCH_ARGS ?=
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench-model test test-slow lint format clean
+.PHONY: help venv demo bench-model bench-metrics test test-slow lint format clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## set up the virtual environment in .venv (Python 3.11+, pip)
 
@@ -42,6 +42,9 @@ demo: $(STAMP) ## score the shipped checkpoint, the floor and the ceiling on a s
 
 bench-model: $(STAMP) ## time the sampling schedules at both model sizes (about 10 minutes, 16 GB of memory)
 	@$(BIN)/python -m reference_model.benchmarking $(BENCH_ARGS)
+
+bench-metrics: $(STAMP) ## time the metrics against their references (about 2 minutes)
+	@$(BIN)/python -m metrics.benchmarking $(BENCH_ARGS)
 
 test: export HF_HUB_OFFLINE = 1
 test: export YOLO_OFFLINE = true

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from metrics.accumulators.attributes import AttributeBinding
-    from metrics.accumulators.detection import CocoAveragePrecision, MaskIoU, PointInMask
+    from metrics.accumulators.detection import (
+        CocoAveragePrecision,
+        LvisAveragePrecision,
+        MaskIoU,
+        PointInMask,
+    )
     from metrics.accumulators.features import FrechetDistance, KernelInceptionDistance
     from metrics.functional.attribute_binding import (
         AttributeBindingResult,
@@ -34,6 +39,11 @@ if TYPE_CHECKING:
         frechet_from_statistics,
         kernel_distance,
     )
+    from metrics.functional.lvis_average_precision import (
+        LvisResult,
+        evaluate_lvis_average_precision,
+        lvis_average_precision,
+    )
     from metrics.functional.mask_iou import MaskIoUResult, mask_iou
     from metrics.functional.matching import InstanceMatch, MatchResult, match_instances
     from metrics.functional.points_in_mask import (
@@ -44,7 +54,7 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "accumulators.attributes": ("AttributeBinding",),
-    "accumulators.detection": ("CocoAveragePrecision", "MaskIoU", "PointInMask"),
+    "accumulators.detection": ("CocoAveragePrecision", "LvisAveragePrecision", "MaskIoU", "PointInMask"),
     "accumulators.features": ("FrechetDistance", "KernelInceptionDistance"),
     "functional.attribute_binding": ("AttributeBindingResult", "AttributeObservation", "attribute_binding"),
     "functional.attribute_binding_paper": ("PaperAttributeResult", "paper_attribute_binding"),
@@ -62,6 +72,11 @@ _MODULES = {
         "frechet_from_features",
         "frechet_from_statistics",
         "kernel_distance",
+    ),
+    "functional.lvis_average_precision": (
+        "LvisResult",
+        "evaluate_lvis_average_precision",
+        "lvis_average_precision",
     ),
     "functional.mask_iou": ("MaskIoUResult", "mask_iou"),
     "functional.matching": ("InstanceMatch", "MatchResult", "match_instances"),
@@ -81,6 +96,8 @@ __all__ = [
     "InstanceMatch",
     "KernelDistance",
     "KernelInceptionDistance",
+    "LvisAveragePrecision",
+    "LvisResult",
     "MaskIoU",
     "MaskIoUResult",
     "MatchResult",
@@ -91,11 +108,13 @@ __all__ = [
     "attribute_binding",
     "coco_average_precision",
     "evaluate_average_precision",
+    "evaluate_lvis_average_precision",
     "feature_statistics",
     "frechet_distance",
     "frechet_from_features",
     "frechet_from_statistics",
     "kernel_distance",
+    "lvis_average_precision",
     "mask_iou",
     "match_instances",
     "paper_attribute_binding",

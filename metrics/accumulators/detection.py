@@ -13,6 +13,11 @@ from metrics.functional.average_precision import (
     AveragePrecisionResult,
     evaluate_average_precision,
 )
+from metrics.functional.lvis_average_precision import (
+    LVIS_STATS,
+    LvisResult,
+    evaluate_lvis_average_precision,
+)
 from metrics.functional.mask_iou import MaskIoUResult, mask_iou
 from metrics.functional.matching import SCORE_THRESHOLD
 from metrics.functional.points_in_mask import (
@@ -24,7 +29,21 @@ from metrics.functional.points_in_mask import (
 from metrics.functional.points_in_mask_paper import NumpyRandom
 from metrics.functional.regions import IouType
 
-__all__ = ["CocoAveragePrecision", "MaskIoU", "PointInMask"]
+__all__ = ["CocoAveragePrecision", "LvisAveragePrecision", "MaskIoU", "PointInMask"]
+
+
+def _check_image(
+    image: Mapping[str, Any],
+    annotations: Sequence[Mapping[str, Any]],
+    detections: Sequence[Mapping[str, Any]],
+) -> None:
+    for kind, entries in (("annotation", annotations), ("detection", detections)):
+        for entry in entries:
+            if entry.get("image_id") != image["id"]:
+                raise ValueError(
+                    f"{kind} of image {entry.get('image_id')} given with image {image['id']}; "
+                    "update image by image"
+                )
 
 
 class _LayoutMetric(RecordMetric):
@@ -57,13 +76,7 @@ class _LayoutMetric(RecordMetric):
         Raises:
             ValueError: If an annotation or a detection is of another image.
         """
-        for kind, entries in (("annotation", annotations), ("detection", detections)):
-            for entry in entries:
-                if entry.get("image_id") != image["id"]:
-                    raise ValueError(
-                        f"{kind} of image {entry.get('image_id')} given with image {image['id']}; "
-                        "update image by image"
-                    )
+        _check_image(image, annotations, detections)
         points = None if given is None else [[key, value] for key, value in given.items()]
         self._append(
             [
@@ -120,6 +133,67 @@ class CocoAveragePrecision(_LayoutMetric):
         gt, detections, _ = self._gathered()
         self.result = evaluate_average_precision(gt, detections, self.iou_type, engine=self.engine)
         return {name: _tensor(self.result.values[name]) for name in COCO_STATS}
+
+
+class LvisAveragePrecision(RecordMetric):
+    """LVIS average precision; `compute` returns the numbers by name, NaN where nothing is to be scored.
+
+    Args:
+        categories: LVIS category entries (``id``, ``name``, ``frequency``).
+        iou_type: ``"bbox"`` or ``"segm"``.
+        **kwargs: Passed to `torchmetrics.Metric`.
+    """
+
+    higher_is_better = True
+
+    def __init__(
+        self, categories: Sequence[Mapping[str, Any]], iou_type: IouType = "bbox", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.categories = [dict(entry) for entry in categories]
+        self.iou_type: IouType = iou_type
+        self.result: LvisResult | None = None
+
+    def update(
+        self,
+        image: Mapping[str, Any],
+        annotations: Sequence[Mapping[str, Any]],
+        detections: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Add one image.
+
+        Args:
+            image: LVIS image entry, with ``neg_category_ids`` and ``not_exhaustive_category_ids``.
+            annotations: Annotations of the image.
+            detections: COCO results of the image.
+
+        Raises:
+            ValueError: If an annotation or a detection is of another image.
+        """
+        _check_image(image, annotations, detections)
+        fields = ("id", "height", "width", "neg_category_ids", "not_exhaustive_category_ids")
+        self._append(
+            [
+                {
+                    "image_id": image["id"],
+                    "image": {key: image.get(key) for key in fields},
+                    "annotations": [dict(entry) for entry in annotations],
+                    "detections": [dict(entry) for entry in detections],
+                }
+            ]
+        )
+
+    def compute(self) -> dict[str, torch.Tensor]:
+        """See `metrics.functional.lvis_average_precision.evaluate_lvis_average_precision`."""
+        records = self._records("image_id")
+        gt = {
+            "images": [record["image"] for record in records],
+            "annotations": [entry for record in records for entry in record["annotations"]],
+            "categories": self.categories,
+        }
+        detections = [entry for record in records for entry in record["detections"]]
+        self.result = evaluate_lvis_average_precision(gt, detections, self.iou_type)
+        return {name: _tensor(self.result.values[name]) for name in LVIS_STATS}
 
 
 class MaskIoU(_LayoutMetric):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from metrics.functional.ap_engines import EngineOutput, PreparedPair, get_engine
 from metrics.functional.coco_data import (
     CocoSource,
-    Detection,
     DetectionSource,
     GroundTruth,
     ImageSize,
     count_reasons,
-    load_detections,
     load_ground_truth,
     unscored_reason,
 )
-from metrics.functional.regions import IouType, to_rle
+from metrics.functional.detection_table import DetectionTable, detection_table
+from metrics.functional.regions import IouType, box_rle, to_rle, to_rles
 
 __all__ = [
     "COCO_STATS",
@@ -30,6 +29,7 @@ __all__ = [
     "CategoryAP",
     "coco_average_precision",
     "evaluate_average_precision",
+    "prepare_pair",
 ]
 
 logger = logging.getLogger(__name__)
@@ -200,39 +200,73 @@ def _run(
         raise ValueError(f"iou_type: {iou_type!r} is unknown; use 'bbox' or 'segm'")
     run = get_engine(engine)
     truth = load_ground_truth(gt)
-    loaded = load_detections(detections, truth, image_ids)
-    pair = _prepare(truth, loaded, iou_type)
-    if not loaded or not truth.categories:
+    table = detection_table(detections, truth, image_ids)
+    pair = prepare_pair(truth, table, iou_type)
+    if not table.images or not truth.categories:
         # COCOeval takes an empty list of images or categories for "all of them".
         empty = np.full((10, 101, len(truth.categories), 4, 3), -1.0)
         return EngineOutput(np.full(12, -1.0), empty, empty[:, 0]), pair, truth
     return run(pair, iou_type), pair, truth
 
 
-def _prepare(
-    truth: GroundTruth, loaded: Mapping[int, Sequence[Detection]], iou_type: IouType
-) -> PreparedPair:
+def prepare_pair(truth: GroundTruth, table: DetectionTable, iou_type: IouType) -> PreparedPair:
+    """Checks and completes a pair, as the engines take it.
+
+    Raises:
+        ValueError: If a box, mask or size that is needed is missing.
+    """
     annotations = [
         _prepared_annotation(annotation, truth.images[image_id], iou_type)
-        for image_id in loaded
+        for image_id in table.images
         for annotation in truth.annotations[image_id]
     ]
     if any(annotation["id"] == 0 for annotation in annotations):
         logger.warning("annotation id 0: COCO tools count it as never found; number annotations from 1")
-    # List order decides ties in score, so it is restored across images.
-    ordered = sorted((d for in_image in loaded.values() for d in in_image), key=lambda d: d.index)
-    with_boxes = bool(ordered) and ordered[0].bbox is not None
-    results = [_prepared_detection(d, truth.images[d.image_id], iou_type, with_boxes) for d in ordered]
     return PreparedPair(
         ground_truth={
             "images": [
-                {"id": i, "height": truth.images[i].height, "width": truth.images[i].width} for i in loaded
+                {"id": i, "height": truth.images[i].height, "width": truth.images[i].width}
+                for i in table.images
             ],
             "annotations": annotations,
             "categories": [{"id": i, "name": name} for i, name in truth.categories.items()],
         },
-        detections=results,
+        table=_prepared_table(truth, table, iou_type),
     )
+
+
+def _prepared_table(truth: GroundTruth, table: DetectionTable, iou_type: IouType) -> DetectionTable:
+    """Detections as COCO tools take them: boxes for all or for none, masks as run lengths where needed."""
+    boxless = np.isnan(table.boxes_xywh[:, 0])
+    with_boxes = len(table) > 0 and not boxless[0]
+
+    def where(position: int) -> str:
+        return f"detections: entry {table.indices[position]}"
+
+    if with_boxes and boxless.any():
+        raise ValueError(
+            f"{where(int(np.argmax(boxless)))}: field 'bbox' is missing; give it for every detection"
+        )
+    masks = table.segmentations
+    # Without boxes COCO tools derive box and area from the mask, with boxes the area from the box.
+    if not with_boxes and masks is not None and None in masks:
+        position = next(index for index, mask in enumerate(masks) if mask is None)
+        raise ValueError(f"{where(position)}: field 'segmentation' is missing; give it for every detection")
+    if masks is None or (iou_type == "bbox" and with_boxes):
+        return replace(table, segmentations=None)
+    sizes = [truth.images[image_id].require() for image_id in table.image_ids.tolist()]
+    given = [index for index, mask in enumerate(masks) if mask is not None]
+    rles = to_rles(
+        [masks[index] for index in given], [sizes[index] for index in given], lambda at: where(given[at])
+    )
+    complete: list[Any] = [None] * len(masks)
+    for index, rle in zip(given, rles, strict=True):
+        complete[index] = rle
+    for index, mask in enumerate(complete):
+        if mask is None:  # COCO tools put the box in its place
+            complete[index] = box_rle(table.boxes_xywh[index].tolist(), *sizes[index])
+    boxes = table.boxes_xywh if with_boxes else np.full_like(table.boxes_xywh, np.nan)
+    return replace(table, segmentations=complete, boxes_xywh=boxes)
 
 
 def _prepared_annotation(
@@ -270,24 +304,3 @@ def _prepared_annotation(
         "iscrowd": int(reason is not None),
         "ignore_reason": reason,
     }
-
-
-def _prepared_detection(
-    detection: Detection, image: ImageSize, iou_type: IouType, with_boxes: bool
-) -> dict[str, Any]:
-    where = f"detections: entry {detection.index}"
-    entry: dict[str, Any] = {
-        "image_id": detection.image_id,
-        "category_id": detection.category_id,
-        "score": detection.score,
-    }
-    if detection.bbox is not None:
-        entry["bbox"] = list(detection.bbox)
-    elif with_boxes:
-        raise ValueError(f"{where}: field 'bbox' is missing; give it for every detection")
-    # Without boxes COCO tools derive box and area from the mask, with boxes the area from the box.
-    if detection.segmentation is not None and (iou_type == "segm" or not with_boxes):
-        entry["segmentation"] = to_rle(detection.segmentation, *image.require(), where=where)
-    elif not with_boxes:
-        raise ValueError(f"{where}: field 'segmentation' is missing; give it for every detection")
-    return entry

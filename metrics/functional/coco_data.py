@@ -21,6 +21,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 __all__ = [
     "CocoSource",
     "Detection",
@@ -28,8 +31,11 @@ __all__ = [
     "GroundTruth",
     "ImageSize",
     "count_reasons",
+    "detection_columns",
     "load_detections",
     "load_ground_truth",
+    "read_detections",
+    "read_ground_truth",
     "select_images",
     "unscored_reason",
 ]
@@ -139,6 +145,18 @@ def _index(entries: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict[i
     return table
 
 
+def read_ground_truth(gt: CocoSource) -> tuple[Mapping[str, Any], str]:
+    """A ground truth as it stands, and its name for messages.
+
+    Raises:
+        ValueError: If the file cannot be read or is no object.
+    """
+    content, name = _read(gt, "ground truth")
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{name}: is a {type(content).__name__}; a COCO ground truth is an object")
+    return content, name
+
+
 def load_ground_truth(gt: CocoSource) -> GroundTruth:
     """Read and check a COCO ground truth.
 
@@ -152,9 +170,7 @@ def load_ground_truth(gt: CocoSource) -> GroundTruth:
         ValueError: If the file cannot be read, a field is missing, an id occurs twice, or an annotation
             names an image or category that does not exist.
     """
-    content, name = _read(gt, "ground truth")
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{name}: is a {type(content).__name__}; a COCO ground truth is an object")
+    content, name = read_ground_truth(gt)
     categories = _index(_field(content, "categories", name), "category", name)
     images = {
         identifier: ImageSize(identifier, entry.get("height"), entry.get("width"))
@@ -208,6 +224,18 @@ def select_images(gt: GroundTruth, image_ids: Collection[int] | None) -> list[in
     return [image_id for image_id in gt.images if image_id in wanted]
 
 
+def read_detections(detections: DetectionSource) -> tuple[Sequence[Any], str]:
+    """A results list as it stands, and its name for messages.
+
+    Raises:
+        ValueError: If the file cannot be read or is no list.
+    """
+    content, name = _read(detections, "detections")
+    if not isinstance(content, Sequence) or isinstance(content, str | bytes):
+        raise ValueError(f"{name}: is a {type(content).__name__}; COCO results are a list")
+    return content, name
+
+
 def load_detections(
     detections: DetectionSource, gt: GroundTruth, image_ids: Collection[int] | None = None
 ) -> dict[int, list[Detection]]:
@@ -225,10 +253,18 @@ def load_detections(
     Raises:
         ValueError: If the file cannot be read, a field is missing or not finite, or an image is unknown.
     """
-    content, name = _read(detections, "detections")
-    if not isinstance(content, Sequence):
-        raise ValueError(f"{name}: is a {type(content).__name__}; COCO results are a list")
+    content, name = read_detections(detections)
     table: dict[int, list[Detection]] = {image_id: [] for image_id in select_images(gt, image_ids)}
+    columns = detection_columns(content, gt)
+    if columns is not None:
+        identifiers, categories, scores, boxes = (column.tolist() for column in columns)
+        rows = zip(content, identifiers, categories, scores, boxes, strict=True)
+        for index, (entry, image_id, category_id, score, box) in enumerate(rows):
+            if image_id in table:
+                segmentation = entry.get("segmentation") or None
+                one = Detection(index, image_id, category_id, score, tuple(box), segmentation)
+                table[image_id].append(one)
+        return table
     for index, entry in enumerate(content):
         where = f"{name}: entry {index}"
         image_id = _identifier(entry, "image_id", where)
@@ -237,6 +273,46 @@ def load_detections(
         if image_id in table:
             table[image_id].append(_detection(entry, index, where))
     return table
+
+
+Columns: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def detection_columns(content: Sequence[Any], gt: GroundTruth) -> Columns | None:
+    """A results list as checked columns, where all entries are regular and have boxes.
+
+    Reading large lists entry by entry takes ten times as long.
+
+    Args:
+        content: COCO results list.
+        gt: Ground truth that the image ids refer to.
+
+    Returns:
+        Image ids, category ids, scores [N] and boxes [N, 4] (x, y, width, height in pixels); None where anything
+        is irregular or the list is empty. Then the entries are to be read one by one, which names the bad one.
+    """
+    if not content or not isinstance(content[0], Mapping):
+        return None
+    try:
+        image_ids = np.array([entry["image_id"] for entry in content])
+        category_ids = np.array([entry["category_id"] for entry in content])
+        scores = np.array([entry["score"] for entry in content])
+        boxes = np.array([entry["bbox"] for entry in content])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    # A truth value among integers becomes an integer unnoticed: types are looked at as well.
+    kinds = {type(entry[name]) for entry in content for name in ("image_id", "category_id", "score")}
+    if any(issubclass(kind, bool | np.bool_ | str) for kind in kinds):
+        return None
+    numbers = scores.dtype.kind in "fiu" and boxes.dtype.kind in "fiu"
+    identifiers = image_ids.dtype.kind in "iu" and category_ids.dtype.kind in "iu"
+    if not (numbers and identifiers and boxes.shape == (len(content), 4)):
+        return None
+    scores, boxes = scores.astype(np.float64), boxes.astype(np.float64)
+    known = np.fromiter(gt.images, dtype=np.int64, count=len(gt.images))
+    if not (np.isfinite(scores).all() and np.isfinite(boxes).all() and np.isin(image_ids, known).all()):
+        return None
+    return image_ids.astype(np.int64), category_ids.astype(np.int64), scores, boxes
 
 
 def _detection(entry: Mapping[str, Any], index: int, where: str) -> Detection:

@@ -22,7 +22,7 @@ from metrics.functional.coco_data import (
     load_ground_truth,
     unscored_reason,
 )
-from metrics.functional.regions import IouType, annotation_region, detection_region, pairwise_iou
+from metrics.functional.regions import IouType, annotation_region, detection_regions, pairwise_iou
 
 __all__ = [
     "NO_DETECTION",
@@ -148,8 +148,15 @@ def _canonical_key(detection: Detection) -> tuple[float, int, tuple[float, ...],
         -detection.score,
         detection.category_id,
         detection.bbox or (),
-        "" if detection.segmentation is None else repr(detection.segmentation),
+        _mask_key(detection.segmentation),
     )
+
+
+def _mask_key(segmentation: Any) -> str:
+    if segmentation is None:
+        return ""
+    counts = segmentation.get("counts") if isinstance(segmentation, Mapping) else None
+    return counts if isinstance(counts, str) else repr(segmentation)
 
 
 def same_class(
@@ -248,7 +255,7 @@ def _match_image(
             else:
                 shapes.append(shape)
     scored = [a for a, reason in zip(annotations, reasons, strict=True) if reason is None]
-    ious = pairwise_iou(shapes, [_detection_shape(d, image, iou_type) for d in kept] if shapes else [])
+    ious = pairwise_iou(shapes, _detection_shapes(kept, image, iou_type) if shapes else [])
     if not shapes:
         ious = np.zeros((0, len(kept)))
     classes = same_class(scored, kept)
@@ -294,9 +301,10 @@ def _annotation_shape(annotation: Mapping[str, Any], image: ImageSize, iou_type:
     return box
 
 
-def _detection_shape(detection: Detection, image: ImageSize, iou_type: IouType) -> Any:
+def _detection_shapes(kept: Sequence[Detection], image: ImageSize, iou_type: IouType) -> list[Any]:
     if iou_type == "segm":
-        return detection_region(detection, image)
-    if detection.bbox is None:
-        raise ValueError(f"detections: entry {detection.index}: field 'bbox' is missing; add it")
-    return detection.bbox
+        return detection_regions(kept, image)
+    for detection in kept:
+        if detection.bbox is None:
+            raise ValueError(f"detections: entry {detection.index}: field 'bbox' is missing; add it")
+    return [detection.bbox for detection in kept]

@@ -30,7 +30,7 @@ from metrics.functional.matching import (
     same_class,
 )
 from metrics.functional.points_in_mask_paper import NumpyRandom, paper_points_in_mask
-from metrics.functional.regions import annotation_region, detection_region, pixels_inside
+from metrics.functional.regions import annotation_region, detection_regions, pixels_inside
 
 __all__ = ["NO_POINTS", "OUTSIDE", "Edition", "PointsInMaskInstance", "PointsInMaskResult", "points_in_mask"]
 
@@ -230,7 +230,7 @@ def _shares(
     if not useful:
         return shares
     points = np.concatenate(pixels)
-    regions = [detection_region(kept[column], image) for column in useful]
+    regions = detection_regions([kept[column] for column in useful], image)
     inside = pixels_inside(regions, points[:, 0], points[:, 1])
     lengths = np.array([len(part) for part in pixels])
     starts = np.cumsum(lengths) - lengths
@@ -275,11 +275,9 @@ def _default_point(annotation: Mapping[str, Any], image: ImageSize) -> NDArray[n
     centre = np.array([box[0] + box[2] / 2, box[1] + box[3] / 2])
     pixel = np.clip(centre.astype(np.int64), 0, [width - 1, height - 1])
     region = annotation_region(annotation, image)
-    if region is not None:
-        mask = coco_mask.decode(region)
-        if not mask[pixel[1], pixel[0]]:
-            ys, xs = np.nonzero(mask)
-            if len(xs):
-                nearest = np.argmin((xs + 0.5 - centre[0]) ** 2 + (ys + 0.5 - centre[1]) ** 2)
-                pixel = np.array([xs[nearest], ys[nearest]])
+    if region is not None and not pixels_inside([region], pixel[:1], pixel[1:]).item():
+        ys, xs = np.nonzero(coco_mask.decode(region))
+        if len(xs):
+            nearest = np.argmin((xs + 0.5 - centre[0]) ** 2 + (ys + 0.5 - centre[1]) ** 2)
+            pixel = np.array([xs[nearest], ys[nearest]])
     return pixel[None].astype(np.int64)

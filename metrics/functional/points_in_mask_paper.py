@@ -13,14 +13,14 @@ on run lengths. Differences from the strict edition, all kept on purpose:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from metrics.functional.coco_data import Detection, GroundTruth, ImageSize
-from metrics.functional.regions import RLE, annotation_region, detection_region, pairwise_iou, pixels_inside
+from metrics.functional.regions import RLE, annotation_regions, detection_regions, pairwise_iou, pixels_inside
 
 __all__ = ["NumpyRandom", "PaperRow", "paper_points_in_mask"]
 
@@ -55,22 +55,29 @@ def paper_points_in_mask(
     for image_id, in_image in detections.items():
         image = gt.images[image_id]
         annotations = gt.annotations[image_id]
-        masks = [_mask(annotation, image) for annotation in annotations]
-        predicted = [detection_region(detection, image) for detection in in_image] if masks else []
-        for annotation, mask, column in zip(annotations, masks, _greedy(masks, predicted), strict=True):
-            value: float | None = None
-            reason: str | None = UNMATCHED
+        masks = _masks(annotations, image)
+        predicted = detection_regions(in_image, image) if masks else []
+        extents = coco_mask.toBbox(list(masks)) if masks else np.zeros((0, 4))
+        columns = _greedy(masks, predicted, extents)
+        asked = [_Asked(None, None, UNMATCHED)] * len(masks)
+        for index, column in enumerate(columns):
             if column >= 0:
-                value, reason = _value(mask, predicted[column], kind, choice)
+                asked[index] = _asked(masks[index], extents[index], kind, choice)
+        values = iter(
+            _shares(
+                [(one, predicted[c]) for one, c in zip(asked, columns, strict=True) if one.xs is not None]
+            )
+        )
+        for annotation, one, column in zip(annotations, asked, columns, strict=True):
             matched = in_image[column] if column >= 0 else None
             yield (
                 image_id,
                 annotation["id"],
                 annotation["category_id"],
-                value,
+                None if one.xs is None else next(values),
                 matched.index if matched else None,
                 matched.score if matched else None,
-                reason,
+                one.reason,
             )
 
 
@@ -83,21 +90,26 @@ def _chooser(rng: NumpyRandom) -> Any:
     return rng.choice
 
 
-def _mask(annotation: Mapping[str, Any], image: ImageSize) -> RLE:
-    region = annotation_region(annotation, image)
-    if region is None:
-        raise ValueError(f"annotation {annotation['id']}: has no segmentation; the paper edition needs masks")
-    return region
+def _masks(annotations: Sequence[Mapping[str, Any]], image: ImageSize) -> list[RLE]:
+    masks: list[RLE] = []
+    for annotation, region in zip(annotations, annotation_regions(annotations, image), strict=True):
+        if region is None:
+            raise ValueError(
+                f"annotation {annotation['id']}: has no segmentation; the paper edition needs masks"
+            )
+        masks.append(region)
+    return masks
 
 
-def _greedy(masks: Sequence[RLE], predicted: Sequence[RLE]) -> list[int]:
-    """Predicted mask of each mask, or -1."""
+def _greedy(masks: Sequence[RLE], predicted: Sequence[RLE], extents: NDArray[np.float64]) -> list[int]:
+    """Predicted mask of each mask, or -1; `extents` are the bounding boxes of the masks."""
     ious = pairwise_iou(masks, predicted)
     if ious.size:
         # 0/0 is no number for the published script and never chosen; pycocotools calls it 0.
-        empty_rows = coco_mask.toBbox(list(masks))[:, 2] == 0
-        empty_columns = coco_mask.toBbox(list(predicted))[:, 2] == 0
-        ious[np.ix_(empty_rows, empty_columns)] = -1.0
+        empty_rows = extents[:, 2] == 0
+        if empty_rows.any():
+            empty_columns = coco_mask.area(list(predicted)) == 0
+            ious[np.ix_(empty_rows, empty_columns)] = -1.0
     chosen: list[int] = []
     for row in ious:
         column = int(np.argmax(row)) if row.size else -1
@@ -109,20 +121,42 @@ def _greedy(masks: Sequence[RLE], predicted: Sequence[RLE]) -> list[int]:
     return chosen
 
 
-def _value(mask: RLE, predicted: RLE, kind: str, choice: Any) -> tuple[float | None, str | None]:
+class _Asked(NamedTuple):
+    """The pixels that a mask asks for, or why it asks for none."""
+
+    xs: NDArray[np.int64] | None
+    ys: NDArray[np.int64] | None
+    reason: str | None
+
+
+def _asked(mask: RLE, extent: NDArray[np.float64], kind: str, choice: Any) -> _Asked:
     if kind == "point":
-        x, y, width, height = (int(value) for value in coco_mask.toBbox(mask))
+        x, y, width, height = (int(value) for value in extent)
         if width == 0 or height == 0:
-            return None, EMPTY_MASK
+            return _Asked(None, None, EMPTY_MASK)
         # The last column is x + width - 1; halves are cut off.
         centre_x, centre_y = (2 * x + width - 1) // 2, (2 * y + height - 1) // 2
-        return float(pixels_inside([predicted], np.array([centre_x]), np.array([centre_y]))[0, 0]), None
+        return _Asked(np.array([centre_x]), np.array([centre_y]), None)
     ys, xs = _draw(mask, choice)
     if len(xs) == 0:
-        return None, EMPTY_MASK
+        return _Asked(None, None, EMPTY_MASK)
     if not xs.any() and not ys.any():
-        return None, ORIGIN_ONLY
-    return float(np.mean(pixels_inside([predicted], xs, ys))), None
+        return _Asked(None, None, ORIGIN_ONLY)
+    return _Asked(xs, ys, None)
+
+
+def _shares(pairs: Sequence[tuple[_Asked, RLE]]) -> list[float]:
+    """Share of each one's pixels inside its own predicted mask."""
+    points = [(one.xs, one.ys) for one, _ in pairs if one.xs is not None and one.ys is not None]
+    if not points:
+        return []
+    xs, ys = (np.concatenate(parts) for parts in zip(*points, strict=True))
+    inside = pixels_inside([predicted for _, predicted in pairs], xs, ys)
+    ends = np.cumsum([len(part) for part, _ in points])
+    return [
+        float(np.mean(inside[end - len(part) : end, column]))
+        for column, (end, (part, _)) in enumerate(zip(ends.tolist(), points, strict=True))
+    ]
 
 
 def _draw(mask: RLE, choice: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

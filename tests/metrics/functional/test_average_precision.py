@@ -4,6 +4,8 @@ import contextlib
 import copy
 import io
 import json
+import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -39,9 +41,17 @@ def reference(gt: dict, detections: list[dict], iou_type: str) -> list[float]:
 
 
 def assert_equal(gt: dict, detections: list[dict], iou_type: str) -> None:
-    ours = coco_average_precision(gt, detections, iou_type)
-    assert list(ours) == list(COCO_STATS)
-    np.testing.assert_allclose(list(ours.values()), reference(gt, detections, iou_type), rtol=0, atol=1e-9)
+    expected = reference(gt, detections, iou_type)
+    arrays = {}
+    for engine in ("auto", "hotcoco", "pycocotools"):
+        ours = coco_average_precision(gt, detections, iou_type, engine=engine)
+        assert list(ours) == list(COCO_STATS)
+        np.testing.assert_allclose(list(ours.values()), expected, rtol=0, atol=1e-12, err_msg=engine)
+        arrays[engine] = evaluate_average_precision(gt, detections, iou_type, engine=engine)
+    for name in ("precision", "recall"):
+        slow, fast = (getattr(arrays[engine], name) for engine in ("pycocotools", "hotcoco"))
+        np.testing.assert_allclose(fast, slow, rtol=0, atol=1e-12)
+    assert arrays["hotcoco"].values.keys() == arrays["pycocotools"].values.keys()
 
 
 @settings(max_examples=25, deadline=None)
@@ -135,6 +145,66 @@ def test_input_is_left_alone_and_nothing_is_printed(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == ""
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_equals_cocoeval_on_odd_boxes_orders_and_ids(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    gt, detections = random_pair(seed)
+    for entry in [*gt["annotations"], *detections]:
+        kind = rng.random()
+        if kind < 0.1:
+            entry["bbox"] = [*entry["bbox"][:2], 0, 0]
+        elif kind < 0.2:  # partly outside the image
+            entry["bbox"] = [entry["bbox"][0] - 30, entry["bbox"][1] + 25, *entry["bbox"][2:]]
+        elif kind < 0.3:
+            entry["bbox"] = [value + 0.25 for value in entry["bbox"]]
+    for entry in gt["annotations"]:
+        entry["area"] *= float(rng.choice([0.1, 1.0, 30.0]))
+        if rng.random() < 0.2:
+            x, y, w, h = 2, 3, 20, 9
+            entry["segmentation"] = [[x, y, x + w, y, x + w, y + h], [x, y, x + 4, y, x, y + 4]]
+        if rng.random() < 0.1:
+            runs = [100, 300, 40 * 60 - 400]
+            entry["segmentation"] = {"size": [40, 60], "counts": runs}
+    if rng.random() < 0.2:  # pycocotools takes the id 0 for "no match"
+        for entry in gt["annotations"]:
+            entry["id"] -= 1
+    if rng.random() < 0.2 and detections:
+        detections.append({**detections[0], "category_id": 77})
+    detections = [detections[index] for index in rng.permutation(len(detections))]
+    gt["annotations"] = [gt["annotations"][index] for index in rng.permutation(len(gt["annotations"]))]
+    for iou_type in ("bbox", "segm"):
+        assert_equal(gt, detections, iou_type)
+
+
+def test_equals_cocoeval_on_some_of_the_images() -> None:
+    gt, detections = random_pair(11, images=4)
+    ids = {2, 4}
+    part = {**gt, "images": [entry for entry in gt["images"] if entry["id"] in ids]}
+    part["annotations"] = [entry for entry in gt["annotations"] if entry["image_id"] in ids]
+    expected = reference(part, [entry for entry in detections if entry["image_id"] in ids], "segm")
+    ours = coco_average_precision(gt, detections, "segm", image_ids=ids)
+    np.testing.assert_allclose(list(ours.values()), expected, rtol=0, atol=1e-12)
+
+
+def test_without_the_fast_engine(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    gt, detections = random_pair(5)
+    expected = coco_average_precision(gt, detections)
+    monkeypatch.setattr(ap_engines, "find_spec", lambda name: None)
+    assert coco_average_precision(gt, detections) == expected
+    with pytest.raises(ValueError, match="'hotcoco' is not installed; install it or use 'pycocotools'"):
+        coco_average_precision(gt, detections, engine="hotcoco")
+    monkeypatch.undo()
+    (tmp_path / "hotcoco.py").write_text("raise ImportError('made for another machine')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "hotcoco", raising=False)
+    with caplog.at_level(logging.DEBUG, logger="metrics"):
+        assert coco_average_precision(gt, detections) == expected
+    assert "hotcoco cannot be loaded" in caplog.text
+
+
 def test_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ap_engines, "_ENGINES", dict(ap_engines._ENGINES))
     ap_engines.register_engine("again", ap_engines.pycocotools_engine)
@@ -142,7 +212,9 @@ def test_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     assert coco_average_precision(gt, detections, engine="again") == coco_average_precision(gt, detections)
     with pytest.raises(ValueError, match="taken"):
         ap_engines.register_engine("again", ap_engines.pycocotools_engine)
-    with pytest.raises(ValueError, match="engine: 'fast' is unknown; use one of auto, again, pycocotools"):
+    with pytest.raises(
+        ValueError, match="engine: 'fast' is unknown; use one of again, auto, hotcoco, pycocotools"
+    ):
         coco_average_precision(gt, detections, engine="fast")
     with pytest.raises(ValueError, match="iou_type"):
         coco_average_precision(gt, detections, "keypoints")  # type: ignore[arg-type]

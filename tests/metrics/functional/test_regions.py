@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
 from metrics.functional.coco_data import Detection, ImageSize
-from metrics.functional.regions import detection_region, pairwise_iou, pixels_inside, to_rle
+from metrics.functional.regions import detection_regions, pairwise_iou, pixels_inside, to_rle, to_rles
 from tests.metrics.builders import rle
 
 
@@ -75,14 +75,33 @@ def test_bad_segmentations(segmentation: object, message: str) -> None:
 
 def test_box_stands_for_a_missing_mask() -> None:
     box = Detection(0, 1, 1, 0.9, (2.0, 3.0, 4.0, 5.0), None)
-    mask = coco_mask.decode(detection_region(box, ImageSize(1, 20, 30)))
+    mask = coco_mask.decode(detection_regions([box], ImageSize(1, 20, 30))[0])
     expected = np.zeros((20, 30))
     expected[3:8, 2:6] = 1
     np.testing.assert_array_equal(mask, expected)
     with pytest.raises(ValueError, match="image 1: height and width are missing"):
-        detection_region(box, ImageSize(1, None, None))
+        detection_regions([box], ImageSize(1, None, None))
 
 
 def test_empty_lists() -> None:
     assert pairwise_iou([], [(0, 0, 1, 1)]).shape == (0, 1)
     assert pixels_inside([], np.array([1]), np.array([1])).shape == (1, 0)
+
+
+def test_many_run_lengths_are_checked_together() -> None:
+    rng = np.random.default_rng(0)
+    masks, sizes = [], []
+    for _ in range(60):
+        height, width = int(rng.integers(1, 40)), int(rng.integers(1, 40))
+        mask = (rng.random((height, width)) < rng.random()).astype(np.uint8)
+        packed = coco_mask.encode(np.asfortranarray(mask))
+        masks.append({"size": [height, width], "counts": packed["counts"].decode()})
+        sizes.append((height, width))
+    found = to_rles(masks, sizes, lambda position: f"entry {position}")
+    assert found == masks
+    for damage in (masks[7]["counts"][:-1], masks[7]["counts"] + "1", "\x7f\x7f", "é", "oooooooo", ""):
+        broken = [*masks[:7], {**masks[7], "counts": damage}, *masks[8:]]
+        with pytest.raises(ValueError, match="entry 7: run lengths are damaged or of another size"):
+            to_rles(broken, sizes, lambda position: f"entry {position}")
+    with pytest.raises(ValueError, match=r"entry 3: mask size .* is not the image size"):
+        to_rles(masks, [*sizes[:3], (99, 99), *sizes[4:]], lambda position: f"entry {position}")
