@@ -153,10 +153,11 @@ def hotcoco_engine(pair: PreparedPair, iou_type: IouType) -> EngineOutput:
         evaluation.summarize()
 
     _silently(evaluate)
+    arrays = evaluation.eval or {}
     return EngineOutput(
         stats=np.asarray(evaluation.stats, dtype=np.float64),
-        precision=np.asarray(evaluation.eval["precision"]),
-        recall=np.asarray(evaluation.eval["recall"]),
+        precision=np.asarray(arrays["precision"]),
+        recall=np.asarray(arrays["recall"]),
     )
 
 

@@ -154,7 +154,8 @@ def _federated(
 ) -> tuple[dict[int, frozenset[int]], dict[int, frozenset[int]], dict[int, str]]:
     """Absent and partly annotated categories by image, and the frequency of each category."""
     wanted = set(images)
-    absent, partial = {}, {}
+    absent: dict[int, frozenset[int]] = {}
+    partial: dict[int, frozenset[int]] = {}
     for image in content["images"]:
         if image["id"] not in wanted:
             continue
@@ -206,7 +207,8 @@ def _groups(
 def _shapes(table: DetectionTable, iou_type: IouType) -> Sequence[Any]:
     if iou_type == "segm" and table.segmentations is not None:
         return table.segmentations
-    return _boxes(table).tolist()  # type: ignore[no-any-return]
+    boxes: list[Any] = _boxes(table).tolist()
+    return boxes
 
 
 def _boxes(table: DetectionTable) -> NDArray[np.float64]:

@@ -112,9 +112,9 @@ def _covered_pixels(texts: Sequence[str | bytes]) -> NDArray[np.int64]:
         lengths = np.minimum(lengths, _LONGEST_NUMBER)
     low = codes & 0x1F
     runs = low[starts].astype(np.int64)
-    for place in range(1, int(lengths.max())):
-        longer = np.flatnonzero(lengths > place)
-        runs[longer] += low[starts[longer] + place].astype(np.int64) << (5 * place)
+    for digit in range(1, int(lengths.max())):
+        longer = np.flatnonzero(lengths > digit)
+        runs[longer] += low[starts[longer] + digit].astype(np.int64) << (5 * digit)
     negative = np.flatnonzero(codes[ends] & 0x10)
     runs[negative] -= np.int64(1) << (5 * lengths[negative])
     if bad.any():
