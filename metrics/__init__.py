@@ -29,6 +29,13 @@ if TYPE_CHECKING:
         coco_average_precision,
         evaluate_average_precision,
     )
+    from metrics.functional.failure_gains import FailureGains, failure_gains
+    from metrics.functional.failures import (
+        FailureInstance,
+        FailureKind,
+        FailureResult,
+        classify_failures,
+    )
     from metrics.functional.frechet import (
         FeatureStatistics,
         FrechetResult,
@@ -63,6 +70,8 @@ _MODULES = {
         "coco_average_precision",
         "evaluate_average_precision",
     ),
+    "functional.failure_gains": ("FailureGains", "failure_gains"),
+    "functional.failures": ("FailureInstance", "FailureKind", "FailureResult", "classify_failures"),
     "functional.frechet": (
         "FeatureStatistics",
         "FrechetResult",
@@ -90,6 +99,10 @@ __all__ = [
     "AttributeObservation",
     "AveragePrecisionResult",
     "CocoAveragePrecision",
+    "FailureGains",
+    "FailureInstance",
+    "FailureKind",
+    "FailureResult",
     "FeatureStatistics",
     "FrechetDistance",
     "FrechetResult",
@@ -106,9 +119,11 @@ __all__ = [
     "PointsInMaskInstance",
     "PointsInMaskResult",
     "attribute_binding",
+    "classify_failures",
     "coco_average_precision",
     "evaluate_average_precision",
     "evaluate_lvis_average_precision",
+    "failure_gains",
     "feature_statistics",
     "frechet_distance",
     "frechet_from_features",

@@ -22,6 +22,7 @@ __all__ = [
     "pixels_inside",
     "to_rle",
     "to_rles",
+    "union",
 ]
 
 RLE: TypeAlias = dict[str, Any]
@@ -243,12 +244,24 @@ def _boxed(detection: Detection, height: int, width: int) -> RLE:
     return box_rle(detection.bbox, height, width)
 
 
-def pairwise_iou(rows: Sequence[Any], columns: Sequence[Any]) -> NDArray[np.float64]:
+def union(first: Any, second: Any) -> Any:
+    """Two masks together; of two boxes (x, y, width, height) the smallest box around both."""
+    if isinstance(first, Mapping):
+        merged: RLE = coco_mask.merge([first, second])
+        return merged
+    x0, y0 = min(first[0], second[0]), min(first[1], second[1])
+    x1 = max(first[0] + first[2], second[0] + second[2])
+    y1 = max(first[1] + first[3], second[1] + second[3])
+    return (x0, y0, x1 - x0, y1 - y0)
+
+
+def pairwise_iou(rows: Sequence[Any], columns: Sequence[Any], *, crowd: bool = False) -> NDArray[np.float64]:
     """IoU of every row with every column.
 
     Args:
         rows: Boxes (x, y, width, height) or run lengths.
         columns: The same kind as `rows`.
+        crowd: Take the share of the row that the column covers instead.
 
     Returns:
         float64 [len(rows), len(columns)].
@@ -258,7 +271,7 @@ def pairwise_iou(rows: Sequence[Any], columns: Sequence[Any]) -> NDArray[np.floa
     if not isinstance(rows[0], Mapping):
         rows = np.asarray(rows, dtype=np.float64)  # type: ignore[assignment]
         columns = np.asarray(columns, dtype=np.float64)  # type: ignore[assignment]
-    ious: NDArray[np.float64] = coco_mask.iou(rows, columns, [0] * len(columns))
+    ious: NDArray[np.float64] = coco_mask.iou(rows, columns, [int(crowd)] * len(columns))
     return ious
 
 
