@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         MaskIoU,
         PointInMask,
     )
-    from metrics.accumulators.features import FrechetDistance, KernelInceptionDistance
+    from metrics.accumulators.features import ClipScore, FrechetDistance, KernelInceptionDistance
     from metrics.functional.attribute_binding import (
         AttributeBindingResult,
         AttributeObservation,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         coco_average_precision,
         evaluate_average_precision,
     )
+    from metrics.functional.clip_score import ClipScoreResult, clip_score
     from metrics.functional.failure_gains import FailureGains, failure_gains
     from metrics.functional.failures import (
         FailureInstance,
@@ -52,17 +53,29 @@ if TYPE_CHECKING:
         lvis_average_precision,
     )
     from metrics.functional.mask_iou import MaskIoUResult, mask_iou
+    from metrics.functional.mask_iou_recall import (
+        MaskRecallInstance,
+        MaskRecallResult,
+        mask_iou_recall,
+    )
     from metrics.functional.matching import InstanceMatch, MatchResult, match_instances
     from metrics.functional.points_in_mask import (
         PointsInMaskInstance,
         PointsInMaskResult,
         points_in_mask,
     )
+    from metrics.functional.references import (
+        Reference,
+        check_reference,
+        load_reference,
+        make_reference,
+        save_reference,
+    )
 
 _MODULES = {
     "accumulators.attributes": ("AttributeBinding",),
     "accumulators.detection": ("CocoAveragePrecision", "LvisAveragePrecision", "MaskIoU", "PointInMask"),
-    "accumulators.features": ("FrechetDistance", "KernelInceptionDistance"),
+    "accumulators.features": ("ClipScore", "FrechetDistance", "KernelInceptionDistance"),
     "functional.attribute_binding": ("AttributeBindingResult", "AttributeObservation", "attribute_binding"),
     "functional.attribute_binding_paper": ("PaperAttributeResult", "paper_attribute_binding"),
     "functional.average_precision": (
@@ -70,6 +83,7 @@ _MODULES = {
         "coco_average_precision",
         "evaluate_average_precision",
     ),
+    "functional.clip_score": ("ClipScoreResult", "clip_score"),
     "functional.failure_gains": ("FailureGains", "failure_gains"),
     "functional.failures": ("FailureInstance", "FailureKind", "FailureResult", "classify_failures"),
     "functional.frechet": (
@@ -88,8 +102,16 @@ _MODULES = {
         "lvis_average_precision",
     ),
     "functional.mask_iou": ("MaskIoUResult", "mask_iou"),
+    "functional.mask_iou_recall": ("MaskRecallInstance", "MaskRecallResult", "mask_iou_recall"),
     "functional.matching": ("InstanceMatch", "MatchResult", "match_instances"),
     "functional.points_in_mask": ("PointsInMaskInstance", "PointsInMaskResult", "points_in_mask"),
+    "functional.references": (
+        "Reference",
+        "check_reference",
+        "load_reference",
+        "make_reference",
+        "save_reference",
+    ),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -98,6 +120,8 @@ __all__ = [
     "AttributeBindingResult",
     "AttributeObservation",
     "AveragePrecisionResult",
+    "ClipScore",
+    "ClipScoreResult",
     "CocoAveragePrecision",
     "FailureGains",
     "FailureInstance",
@@ -113,13 +137,18 @@ __all__ = [
     "LvisResult",
     "MaskIoU",
     "MaskIoUResult",
+    "MaskRecallInstance",
+    "MaskRecallResult",
     "MatchResult",
     "PaperAttributeResult",
     "PointInMask",
     "PointsInMaskInstance",
     "PointsInMaskResult",
+    "Reference",
     "attribute_binding",
+    "check_reference",
     "classify_failures",
+    "clip_score",
     "coco_average_precision",
     "evaluate_average_precision",
     "evaluate_lvis_average_precision",
@@ -129,11 +158,15 @@ __all__ = [
     "frechet_from_features",
     "frechet_from_statistics",
     "kernel_distance",
+    "load_reference",
     "lvis_average_precision",
+    "make_reference",
     "mask_iou",
+    "mask_iou_recall",
     "match_instances",
     "paper_attribute_binding",
     "points_in_mask",
+    "save_reference",
 ]
 
 

@@ -14,7 +14,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from metrics.functional.frechet import FeatureStatistics, frechet_distance, kernel_distance
 
-__all__ = ["FrechetDistance", "KernelInceptionDistance"]
+__all__ = ["ClipScore", "FrechetDistance", "KernelInceptionDistance"]
 
 
 def _checked(features: torch.Tensor, num_features: int) -> torch.Tensor:
@@ -23,6 +23,51 @@ def _checked(features: torch.Tensor, num_features: int) -> torch.Tensor:
     if not bool(torch.isfinite(features).all()):
         raise ValueError("features: a value is not finite; leave that image out or compute it again")
     return features.detach().double()
+
+
+class ClipScore(Metric):
+    """Mean over images of max(100 * cosine of image and text features, 0); see `clip_score`.
+
+    Args:
+        **kwargs: Passed to `torchmetrics.Metric`.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+
+    total: torch.Tensor
+    count: torch.Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, images: torch.Tensor, texts: torch.Tensor) -> None:
+        """Add pairs of features.
+
+        Args:
+            images: [N, D] image features, of any length.
+            texts: [N, D] features of their captions.
+
+        Raises:
+            ValueError: If the shapes do not fit.
+        """
+        if images.ndim != 2 or images.shape != texts.shape:
+            raise ValueError(
+                f"images {tuple(images.shape)} and texts {tuple(texts.shape)}: give [N, D] twice"
+            )
+        cosines = torch.nn.functional.cosine_similarity(images.double(), texts.double())
+        self.total = self.total + (100 * cosines).clamp(min=0).sum().to(self.total.device)
+        self.count = self.count + len(images)
+
+    def compute(self) -> torch.Tensor:
+        """The score as float64; NaN without images."""
+        if int(self.count) == 0:
+            return torch.tensor(float("nan"), dtype=torch.float64)
+        value: torch.Tensor = self.total / self.count
+        return value
 
 
 class FrechetDistance(Metric):
