@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from metrics.accumulators.features import ClipScore, FrechetDistance, KernelInceptionDistance
     from metrics.functional.attribute_binding import (
         AttributeBindingResult,
+        AttributeInstance,
         AttributeObservation,
         attribute_binding,
     )
@@ -76,7 +77,12 @@ _MODULES = {
     "accumulators.attributes": ("AttributeBinding",),
     "accumulators.detection": ("CocoAveragePrecision", "LvisAveragePrecision", "MaskIoU", "PointInMask"),
     "accumulators.features": ("ClipScore", "FrechetDistance", "KernelInceptionDistance"),
-    "functional.attribute_binding": ("AttributeBindingResult", "AttributeObservation", "attribute_binding"),
+    "functional.attribute_binding": (
+        "AttributeBindingResult",
+        "AttributeInstance",
+        "AttributeObservation",
+        "attribute_binding",
+    ),
     "functional.attribute_binding_paper": ("PaperAttributeResult", "paper_attribute_binding"),
     "functional.average_precision": (
         "AveragePrecisionResult",
@@ -118,6 +124,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names}
 __all__ = [
     "AttributeBinding",
     "AttributeBindingResult",
+    "AttributeInstance",
     "AttributeObservation",
     "AveragePrecisionResult",
     "ClipScore",

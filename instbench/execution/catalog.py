@@ -25,6 +25,26 @@ METRICS = Registry(
         _average_precision("box_ap", "box AP, mean over IoU .50 to .95", "bbox", "ap"),
         _average_precision("box_ap50", "box AP at IoU .50", "bbox", "ap50"),
         _average_precision("box_ap75", "box AP at IoU .75", "bbox", "ap75"),
+        *(
+            _average_precision(f"box_{name}", summary, "bbox", name)
+            for name, summary in (
+                ("ap_small", "box AP of small objects"),
+                ("ap_medium", "box AP of medium objects"),
+                ("ap_large", "box AP of large objects"),
+                ("ar1", "box AR, one detection an image"),
+                ("ar10", "box AR, at most 10 detections an image"),
+            )
+        ),
+        *(
+            _average_precision(f"mask_{name}", summary, "segm", name)
+            for name, summary in (
+                ("ap_small", "mask AP of small objects"),
+                ("ap_medium", "mask AP of medium objects"),
+                ("ap_large", "mask AP of large objects"),
+                ("ar1", "mask AR, one detection an image"),
+                ("ar10", "mask AR, at most 10 detections an image"),
+            )
+        ),
         _average_precision("box_ar100", "box AR, at most 100 detections an image", "bbox", "ar100"),
         _average_precision("mask_ap", "mask AP, mean over IoU .50 to .95", "segm", "ap"),
         _average_precision("mask_ap50", "mask AP at IoU .50", "segm", "ap50"),
@@ -55,6 +75,28 @@ METRICS = Registry(
             f"{_SCORERS}:attribute_accuracy",
             {"attribute": "texture"},
         ),
+        *(
+            Entry(
+                f"{attribute}_{name}",
+                summary,
+                f"{_SCORERS}:attribute_accuracy",
+                {"attribute": attribute, "number": number},
+            )
+            for attribute in ("color", "texture")
+            for name, number, summary in (
+                (
+                    "accuracy_given_found",
+                    "accuracy_given_found",
+                    f"asked {attribute} seen, found objects alone",
+                ),
+                ("leakage", "leakage_rate", f"found objects with another one's {attribute}"),
+                (
+                    "clip_score",
+                    "local_similarity",
+                    f"similarity of found objects to their phrase ({attribute})",
+                ),
+            )
+        ),
         Entry(
             "pim_point",
             "paper edition: box centre of the mask inside the greedily matched mask",
@@ -80,7 +122,18 @@ METRICS = Registry(
                 ("clip_score", "local_similarity", "similarity to the asked phrase"),
             )
         ),
-        Entry("fid", "Frechet distance to the real images of the layouts", f"{_SCORERS}:fid"),
+        Entry(
+            "fid",
+            "Frechet distance to the real images of the layouts",
+            f"{_SCORERS}:feature_distance",
+            {"kind": "fid"},
+        ),
+        Entry(
+            "kid",
+            "kernel distance to the real images of the layouts",
+            f"{_SCORERS}:feature_distance",
+            {"kind": "kid"},
+        ),
     ),
 )
 

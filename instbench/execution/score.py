@@ -13,9 +13,11 @@ import pyarrow as pa
 
 from instbench.benchmarks.schema import Benchmark
 from instbench.execution.catalog import METRICS
+from instbench.execution.failures import score_failures
 from instbench.execution.matching import Match, coco_results, match_layout
 from instbench.execution.observe import Observations
 from instbench.execution.session import Evaluators, Session
+from instbench.execution.slices import slice_columns, slice_results
 from instbench.layouts.types import Instance, Layout
 from instbench.runs.records import EvaluatorRecord, MetricRecord, ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
@@ -46,8 +48,17 @@ ROW_SCHEMA = pa.schema(
         ("hit", pa.bool_()),
         ("share", pa.float64()),
         ("color_seen", pa.string()),
+        ("color_correct", pa.bool_()),
         ("texture_seen", pa.string()),
+        ("texture_correct", pa.bool_()),
+        ("leaked_from", pa.list_(pa.int64())),
+        ("similarity", pa.float64()),
         ("failure", pa.string()),
+        ("merged_with", pa.list_(pa.int64())),
+        ("size", pa.string()),
+        ("instances_in_image", pa.string()),
+        ("overlap", pa.string()),
+        ("position", pa.string()),
         ("not_scored", pa.string()),
     ]
 )
@@ -85,10 +96,8 @@ class ScoreContext:
     def _rows_by_id(self) -> dict[int, dict[str, Any]]:
         return {annotation_id: row for (_, annotation_id), row in self.rows.items()}
 
-    def reason_unscored(self, layout: Layout, instance: Instance) -> str | None:
-        """Why an instance cannot be scored by a detector, or None."""
-        if layout.image_key in self.observations.missing:
-            return NO_IMAGE
+    def reason_unscored(self, instance: Instance) -> str | None:
+        """Why an instance cannot be scored by a detector, or None. In an image that is missing it is missed."""
         detector = self.evaluators.detector
         if detector is not None and instance.category not in detector.categories:
             return UNKNOWN_CATEGORY
@@ -105,7 +114,7 @@ class ScoreContext:
         reasons: Counter[str] = Counter()
         for layout in self.layouts:
             for instance in layout.requested:
-                reason = self.reason_unscored(layout, instance)
+                reason = self.reason_unscored(instance)
                 if reason is not None:
                     reasons[reason] += 1
         return reasons
@@ -124,7 +133,7 @@ class ScoreContext:
         """Ground truth at canvas size, as a COCO dict, of all instances that can be scored."""
         from instbench.layouts.ground_truth import canvas_ground_truth
 
-        truth = canvas_ground_truth(self.observed, self.benchmark.canvas_size)
+        truth = canvas_ground_truth(self.layouts, self.benchmark.canvas_size)
         detector = self.evaluators.detector
         if detector is not None:
             known = {one["id"] for one in truth["categories"] if one["name"] in detector.categories}
@@ -136,24 +145,45 @@ class ScoreContext:
     def detections(self) -> list[dict[str, Any]]:
         """Detections of the truth's categories, as a COCO results list."""
         ids = {one["name"]: one["id"] for one in self.truth["categories"]}
+        return self._results(ids)
+
+    @cached_property
+    def detections_of_all_classes(self) -> list[dict[str, Any]]:
+        """All detections, also of categories that were not asked for; those get ids of their own."""
+        ids = {one["name"]: one["id"] for one in self.truth["categories"]}
+        names = {name for seen in self.observations.detections.values() for name in seen.categories}
+        free = 1 + max(ids.values(), default=0)
+        ids |= {name: free + number for number, name in enumerate(sorted(names - ids.keys()))}
+        return self._results(ids)
+
+    @cached_property
+    def indices_of_all_classes(self) -> list[int]:
+        """Position in `detections_of_all_classes` of each entry of `detections`."""
+        asked = {one["id"] for one in self.truth["categories"]}
+        everything = enumerate(self.detections_of_all_classes)
+        return [index for index, entry in everything if entry["category_id"] in asked]
+
+    def _results(self, category_ids: Mapping[str, int]) -> list[dict[str, Any]]:
         results = []
         for layout in self.observed:
             seen = self.observations.detections.get(layout.image_key)
             if seen is not None:
-                results += coco_results(seen, layout.image_id, ids)
+                results += coco_results(seen, layout.image_id, category_ids)
         return results
 
     @cached_property
     def matches(self) -> dict[RowKey, Match | None]:
         """The detection that answers each instance that can be scored, None where it was not found."""
         matches: dict[RowKey, Match | None] = {}
-        for layout in self.observed:
+        if self.evaluators.detector is None:
+            return matches
+        for layout in self.layouts:
             seen = self.observations.detections.get(layout.image_key)
-            if seen is None:
-                continue
-            found = match_layout(layout, seen, self.benchmark.canvas_size)
+            found: list[Match | None] = [None] * len(layout.requested)
+            if seen is not None:
+                found = match_layout(layout, seen, self.benchmark.canvas_size)
             for instance, match in zip(layout.requested, found, strict=True):
-                if self.reason_unscored(layout, instance) is None:
+                if self.reason_unscored(instance) is None:
                     matches[layout.image_key, instance.annotation_id] = match
         return matches
 
@@ -194,10 +224,9 @@ def score_run(
     for metric in benchmark.metrics:
         entry = METRICS.get(metric.name)
         metrics[metric.name] = entry.factory()(context, **{**(entry.options or {}), **metric.params})
-    _name_failures(context)
-    write_table(
-        folder.instances_parquet, pa.Table.from_pylist(list(context.rows.values()), schema=ROW_SCHEMA)
-    )
+    failures = score_failures(context)
+    rows = list(context.rows.values())
+    write_table(folder.instances_parquet, pa.Table.from_pylist(rows, schema=ROW_SCHEMA))
     requested = sum(len(layout.requested) for layout in layouts)
     results = ResultsRecord(
         identity_sha256=record.identity_sha256,
@@ -207,6 +236,8 @@ def score_run(
         model=record.model,
         evaluators=_evaluator_records(benchmark, evaluators),
         metrics=metrics,
+        slices=slice_results(rows),
+        failures=failures,
         counts={
             "images": len(layouts),
             "images_missing": len(observations.missing),
@@ -230,10 +261,12 @@ def _evaluator_records(benchmark: Benchmark, evaluators: Evaluators) -> dict[str
 
 def _start_rows(context: ScoreContext) -> None:
     for layout in context.layouts:
-        for instance in layout.requested:
+        bins = slice_columns(layout, context.benchmark.canvas_size)
+        for instance, columns in zip(layout.requested, bins, strict=True):
             key = (layout.image_key, instance.annotation_id)
             row: dict[str, Any] = dict.fromkeys(ROW_SCHEMA.names)
             row.update(
+                columns,
                 image_key=layout.image_key,
                 image_id=layout.image_id,
                 annotation_id=instance.annotation_id,
@@ -242,32 +275,11 @@ def _start_rows(context: ScoreContext) -> None:
                 asked_as=None if instance.condition is None else str(instance.condition),
                 asked_color=instance.color,
                 asked_texture=instance.texture,
-                not_scored=context.reason_unscored(layout, instance),
+                not_scored=context.reason_unscored(instance),
             )
             if key in context.matches:
                 match = context.matches[key]
-                row["found"] = match is not None
+                row["found"], row["iou_box"] = match is not None, 0.0
                 if match is not None:
                     row["score"], row["iou_box"] = match.score, match.iou
             context.rows[key] = row
-
-
-def _name_failures(context: ScoreContext) -> None:
-    """Names the first thing that is wrong with each scored instance."""
-    for row in context.rows.values():
-        if row["not_scored"] is None and row["found"] is not None:
-            row["failure"] = _failure(row)
-
-
-def _failure(row: Mapping[str, Any]) -> str | None:
-    # `found` asks for an overlap with the annotated box. Where a point or scribble was asked for, the size is
-    # free: an object that covers it is there, whatever its box.
-    if not (row["found"] or row["hit"] or row["share"]):
-        return "not found"
-    if row["hit"] is False:
-        return "point missed"
-    if row["color_seen"] not in (None, row["asked_color"]):
-        return "wrong color"
-    if row["texture_seen"] not in (None, row["asked_texture"]):
-        return "wrong texture"
-    return None

@@ -8,21 +8,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
 from instbench.errors import InputError
 from instbench.execution.crops import CROP_PADDING, asked_attribute
+from instbench.execution.failures import ATTRIBUTE_RESULTS
 from instbench.execution.matching import MATCH_RULE
 from instbench.execution.reference import ReferenceImages
 from instbench.execution.score import NO_IMAGE, ScoreContext
 from instbench.layouts.types import Condition
 from instbench.runs.records import MetricRecord
 
-__all__ = ["attribute_accuracy", "average_precision", "fid", "mask_iou", "points_in_mask"]
+if TYPE_CHECKING:
+    from metrics import AttributeBindingResult
+
+__all__ = ["attribute_accuracy", "average_precision", "feature_distance", "mask_iou", "points_in_mask"]
 
 NO_MASKS = "the detector gives no masks"
+NOT_FOUND = "the object was not found"
 OTHER_FORMAT = "asked in another format"
 CROWD = "crowd region, which AP ignores"
 NO_REFERENCE = "no real images to compare with; give --images"
@@ -146,7 +151,7 @@ def _ignoring_others(truth: dict[str, Any], kept: set[int]) -> dict[str, Any]:
 def _crowds(context: ScoreContext) -> int:
     """Requested crowd regions that could be scored: asked for in the paper edition, ignored by COCO's AP."""
     return sum(
-        one.is_crowd and context.reason_unscored(layout, one) is None
+        one.is_crowd and context.reason_unscored(one) is None
         for layout in context.layouts
         for one in layout.requested
     )
@@ -221,7 +226,7 @@ def points_in_mask(
 
     _need_detector(context, f"{kind}_hit_rate")
     given: dict[int, Any] = {}
-    for layout in context.observed:
+    for layout in context.layouts:
         for one in layout.requested:
             points = one.point_xy if kind == "point" else one.scribble_xy
             if points is not None:
@@ -242,25 +247,26 @@ def points_in_mask(
     return _mean_over(context, values, _skipped(context, left_out), kept, details)
 
 
-def attribute_accuracy(context: ScoreContext, *, attribute: Literal["color", "texture"]) -> MetricRecord:
-    """Share of instances whose found object has the asked attribute; a missing object is wrong."""
+def _attribute_result(context: ScoreContext, attribute: str) -> AttributeBindingResult | None:
+    """What the image-text model saw of an attribute; None if none was asked for. Fills the rows once."""
     from metrics import AttributeObservation, attribute_binding
 
     if context.evaluators.image_text is None or context.evaluators.detector is None:
         raise InputError(
             f"{context.benchmark.name}: {attribute}_accuracy needs evaluators.detector and evaluators.image_text"
         )
+    known = context.cache.get(attribute)
     labels = context.observations.labels.get(attribute)
-    reasons = Counter(context.unscored)
-    if labels is None:
-        reasons[f"no {attribute} asked"] += _requested(context) - sum(reasons.values())
-        return _record(context, None, 0, reasons)
+    if known is not None or labels is None:
+        return cast("AttributeBindingResult | None", known)
     observations = []
-    for layout in context.observed:
+    for layout in context.layouts:
         for one in layout.requested:
             key = (layout.image_key, one.annotation_id)
             if key in context.matches:
                 scores = context.observations.crops.get((*key, attribute))
+                similarity = context.observations.phrase_scores.get((*key, attribute))
+                context.rows[key]["similarity"] = similarity
                 observations.append(
                     AttributeObservation(
                         image_id=layout.image_id,
@@ -268,31 +274,79 @@ def attribute_accuracy(context: ScoreContext, *, attribute: Literal["color", "te
                         asked=asked_attribute(one, attribute),
                         found=context.matches[key] is not None,
                         scores=None if scores is None else [float(score) for score in scores],
+                        local_similarity=similarity,
                     )
                 )
     result = attribute_binding(observations, labels)
     for row in result.per_instance:
-        context.row(row.annotation_id)[f"{attribute}_seen"] = row.predicted
+        mine = context.row(row.annotation_id)
+        mine[f"{attribute}_seen"], mine[f"{attribute}_correct"] = row.predicted, row.correct
+        if row.leaked_from:
+            mine["leaked_from"] = list(row.leaked_from)
+    context.cache[attribute] = result
+    context.cache.setdefault(ATTRIBUTE_RESULTS, []).extend(result.per_instance)
+    return result
+
+
+def attribute_accuracy(
+    context: ScoreContext,
+    *,
+    attribute: Literal["color", "texture"],
+    number: Literal["accuracy", "accuracy_given_found", "leakage_rate", "local_similarity"] = "accuracy",
+) -> MetricRecord:
+    """A number of attribute binding: for each asked object, what the image-text model sees where it was found.
+
+    Args:
+        context: The run's layouts and observations.
+        attribute: "color" or "texture".
+        number: "accuracy" (a missing object is wrong), "accuracy_given_found", "leakage_rate" (found objects with a
+            wrong attribute that another instance was asked for) or "local_similarity" (cosine of crop and phrase).
+    """
+    result = _attribute_result(context, attribute)
+    reasons = Counter(context.unscored)
+    if result is None:
+        reasons[f"no {attribute} asked"] += _requested(context) - sum(reasons.values())
+        return _record(context, None, 0, reasons)
     left_out = ((row.annotation_id, row.reason) for row in result.per_instance if row.correct is None)
-    details = {
-        "labels": list(labels),
-        "accuracy_given_found": result.accuracy_given_found,
-        "leakage_rate": result.leakage_rate,
-        "n_missing": result.n_missing,
+    skipped = _skipped(context, left_out)
+    details: dict[str, Any] = {
+        "labels": list(result.labels),
         "match": dict(MATCH_RULE),
         "crop_padding": CROP_PADDING,
     }
-    return _record(context, result.accuracy, result.n_scored, _skipped(context, left_out), **details)
+    n_scored = result.n_scored
+    if number == "accuracy":
+        details |= {
+            "accuracy_given_found": result.accuracy_given_found,
+            "leakage_rate": result.leakage_rate,
+            "n_missing": result.n_missing,
+            "confusion": result.confusion.tolist(),
+        }
+    else:
+        n_scored = result.n_local if number == "local_similarity" else result.n_scored - result.n_missing
+        skipped[NOT_FOUND] += result.n_scored - n_scored
+    if number == "leakage_rate":
+        details |= {"leakage": result.leakage.tolist(), "n_at_risk": result.n_at_risk}
+    record = _record(context, getattr(result, number), n_scored, +skipped, **details)
+    record.higher_is_better = number != "leakage_rate"
+    return record
 
 
-def fid(context: ScoreContext) -> MetricRecord:
-    """Frechet distance between the images and the real images of the same layouts at canvas size."""
-    from metrics import frechet_from_features
+def feature_distance(context: ScoreContext, *, kind: Literal["fid", "kid"]) -> MetricRecord:
+    """Distance between the features of the images and of the real images of the same layouts at canvas size.
+
+    Images that are missing are left out and counted.
+
+    Args:
+        context: The run's layouts and observations.
+        kind: "fid", the Frechet distance, or "kid", the kernel distance.
+    """
+    from metrics import frechet_from_features, kernel_distance
 
     extractor = context.evaluators.features
     if extractor is None:
         raise InputError(
-            f"{context.benchmark.name}: fid needs evaluators.features; name one in the benchmark"
+            f"{context.benchmark.name}: {kind} needs evaluators.features; name one in the benchmark"
         )
     n_images = len(context.observed)
     reasons: Counter[str] = Counter()
@@ -314,7 +368,16 @@ def fid(context: ScoreContext) -> MetricRecord:
     if real is None:
         return record
     made = np.stack([context.observations.features[layout.image_key] for layout in context.observed])
-    record.value = frechet_from_features(made, real).value
-    record.n_scored, record.n_unscored = n_images, len(context.layouts) - n_images
     record.details = {"reference": reference.facts(extractor)}
+    if kind == "fid":
+        record.value = frechet_from_features(made, real).value
+    else:
+        distance = kernel_distance(made, real)
+        record.value = distance.mean
+        record.details |= {
+            "std": distance.std,
+            "subsets": 100,
+            "subset_size": min(1000, len(made), len(real)),
+        }
+    record.n_scored, record.n_unscored = n_images, len(context.layouts) - n_images
     return record

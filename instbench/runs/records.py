@@ -15,7 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from instbench.errors import InputError
 from instbench.runs.atomic import write_json
 
-__all__ = ["EvaluatorRecord", "MetricRecord", "ResultsRecord", "RunRecord", "export_schemas", "read_record"]
+__all__ = [
+    "EvaluatorRecord",
+    "FailuresRecord",
+    "MetricRecord",
+    "ResultsRecord",
+    "RunRecord",
+    "SliceRecord",
+    "export_schemas",
+    "read_record",
+]
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 
@@ -103,6 +112,38 @@ class EvaluatorRecord(_Record):
     sha256: dict[str, str] = Field(default_factory=dict)
 
 
+class SliceRecord(_Record):
+    """The mean of a number over the requested instances of one bin.
+
+    Attributes:
+        value: The mean; null where nothing could be scored.
+        n_scored: Instances behind it.
+        n_unscored: Instances of the bin that could not be scored.
+    """
+
+    value: float | None
+    n_scored: int
+    n_unscored: int = 0
+
+
+class FailuresRecord(_Record):
+    """What went wrong, by kind; see `metrics.classify_failures`.
+
+    Attributes:
+        counts: Requested instances of every kind, "correct" included.
+        ap50: AP50 of what was asked, attributes included; null where the size of objects is free.
+        ap50_gains: What putting each kind right would add to it.
+        n_extra: Objects that nobody asked for.
+        n_unscored: Requested instances without a kind.
+    """
+
+    counts: dict[str, int]
+    ap50: float | None = None
+    ap50_gains: dict[str, float] = Field(default_factory=dict)
+    n_extra: int = 0
+    n_unscored: int = 0
+
+
 class ResultsRecord(_Record):
     """``results.json``: the numbers of one run. It holds no times, so equal runs give equal files.
 
@@ -115,7 +156,9 @@ class ResultsRecord(_Record):
         model: Name of the generator.
         evaluators: The evaluators by role: "detector", "image_text", "features".
         metrics: The numbers by name.
-        counts: Images and instances, asked and ignored.
+        slices: Numbers per instance by name, slice and bin.
+        failures: What went wrong; null without a detector.
+        counts: Images and instances, asked, ignored and missing.
     """
 
     schema_version: Literal[1] = 1
@@ -126,6 +169,8 @@ class ResultsRecord(_Record):
     model: str
     evaluators: dict[str, EvaluatorRecord] = Field(default_factory=dict)
     metrics: dict[str, MetricRecord]
+    slices: dict[str, dict[str, dict[str, SliceRecord]]] = Field(default_factory=dict)
+    failures: FailuresRecord | None = None
     counts: dict[str, int] = Field(default_factory=dict)
 
 

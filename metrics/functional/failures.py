@@ -132,8 +132,8 @@ def classify_failures(
         gt: COCO dictionary or path.
         detections: COCO results list or path.
         attributes: What was seen of the attributes, see `metrics.functional.attribute_binding`.
-        located_by: Where the size of an object is free (points, scribbles): by annotation id the index of the
-            detection that answers it, or None. It takes the place of `located_iou` for answers.
+        located_by: For instances whose size is free (points, scribbles): by annotation id the index of the
+            detection that answers it, or None. It takes the place of `located_iou` for them.
         iou_type: ``"bbox"``, ``"segm"``, or None for masks where everything has one.
         image_ids: Images to evaluate, or None for all.
         score_threshold: Smallest confidence of a detection that counts.
@@ -221,14 +221,17 @@ class _Scene:
 
     def answer(self, located_by: Mapping[int, int | None] | None) -> None:
         """Gives instances their answers, then the further objects that lie on them."""
-        if located_by is None:
-            allowed = self.same & (self.ious >= self.located_iou)
-            self.columns = assign(allowed, allowed.astype(np.float64), self.ious)
-        else:
-            places = {one.index: column for column, one in enumerate(self.kept)}
-            for row, one in enumerate(self.requested):
-                index = located_by.get(one["id"])
-                self.columns[row] = -1 if index is None else places.get(index, -1)
+        given = located_by or {}
+        places = {one.index: column for column, one in enumerate(self.kept)}
+        free_size = np.array([one["id"] in given for one in self.requested], dtype=bool)
+        for row in np.flatnonzero(free_size).tolist():
+            index = given[self.requested[row]["id"]]
+            self.columns[row] = -1 if index is None else places.get(index, -1)
+        used = self.columns[self.columns >= 0]
+        self.free[used] = False
+        allowed = self.same & (self.ious >= self.located_iou) & ~free_size[:, None] & self.free
+        found = assign(allowed, allowed.astype(np.float64), self.ious)
+        self.columns = np.where(free_size, self.columns, found)
         answered = np.flatnonzero(self.columns >= 0)
         self.free[self.columns[answered]] = False
         near = np.where(self.same & (self.ious >= self.near_iou), self.ious, 0.0)

@@ -46,7 +46,7 @@ def test_a_perfect_model_scores_one_everywhere(toy, tmp_path, fakes):
     rows = pd.read_parquet(tmp_path / "run" / "instances.parquet")
     assert len(rows) == 10
     assert rows["hit"].all()
-    assert rows["failure"].isna().all()
+    assert set(rows["failure"]) == {"correct"}
     log = RunFolder(tmp_path / "run").read_image_log()
     assert len(log) == 5
     assert all(entry["info"] == {"calls": 1} for entry in log.values())
@@ -184,11 +184,14 @@ def test_failed_images_are_counted_apart_and_tried_again(toy, tmp_path, fakes):
     assert outcome.failed == ("000000000013",)
     assert outcome.results is not None
     hits = outcome.results.metrics["point_hit_rate"]
-    assert (hits.value, hits.n_scored, hits.n_unscored, hits.reasons) == (1.0, 8, 2, {"no image": 2})
+    # What was not drawn is missed: it stays in the denominator.
+    assert (hits.value, hits.n_scored, hits.n_unscored, hits.reasons) == (0.8, 10, 0, {})
+    assert outcome.results.counts["images_missing"] == 1
+    assert outcome.results.metrics["fid"].reasons == {"no image": 1}
     assert outcome.results.metrics["fid"].n_unscored == 1
     assert RunFolder(tmp_path / "run").read_run().status == "error"
     rows = pd.read_parquet(tmp_path / "run" / "instances.parquet")
-    assert rows["hit"].isna().sum() == 2
+    assert (rows["failure"] == "missing").sum() == (~rows["hit"]).sum() == 2
     fakes.generator.broken = False
     [outcome] = api.run(toy, tmp_path / "run", model="fake")
     assert (outcome.made, outcome.failed) == (1, ())
@@ -254,7 +257,13 @@ def test_attributes_are_seen_on_found_objects(tmp_path, fakes):
     assert set(rows["color_seen"]) == {"red", "green"}
     right = (rows["color_seen"] == rows["asked_color"]).mean()
     assert record.value == pytest.approx(right)
-    assert (rows["failure"] == "wrong color").mean() == pytest.approx(1 - right)
+    assert rows["failure"].isin(["wrong attribute", "leaked attribute"]).mean() == pytest.approx(1 - right)
+    assert rows["color_correct"].mean() == pytest.approx(right)
+    leaked = rows["failure"] == "leaked attribute"
+    assert (rows["leaked_from"].notna() == leaked).all()
+    counts = outcome.results.failures.counts
+    assert counts["leaked attribute"] == leaked.sum()
+    assert sum(counts.values()) == 10
     assert (tmp_path / "run" / "observations" / "crops.parquet").exists()
 
 
@@ -270,7 +279,10 @@ def test_missing_objects_are_wrong_and_named(tmp_path, fakes):
     assert [record.value for record in outcome.results.metrics.values()] == [0.0, 0.0]
     assert [record.n_scored for record in outcome.results.metrics.values()] == [10, 10]
     rows = pd.read_parquet(tmp_path / "run" / "instances.parquet")
-    assert set(rows["failure"]) == {"not found"}
+    assert set(rows["failure"]) == {"missing"}
+    failures = outcome.results.failures
+    assert failures.counts["missing"] == 10
+    assert (failures.ap50, failures.ap50_gains["missing"]) == (0.0, pytest.approx(1.0))
     assert not rows["found"].any()
 
 
@@ -407,4 +419,5 @@ def test_an_object_on_the_point_is_no_failure_whatever_its_size(tmp_path, fakes)
     assert outcome.results.metrics["point_hit_rate"].value == 1.0
     rows = pd.read_parquet(tmp_path / "run" / "instances.parquet")
     assert not rows["found"].any()
-    assert rows["failure"].isna().all()
+    assert set(rows["failure"]) == {"correct"}
+    assert outcome.results.failures.ap50 is None

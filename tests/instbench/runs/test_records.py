@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import json
 
+from pathlib import Path
+
 from instbench.runs.environment import machine, package_versions
-from instbench.runs.records import MetricRecord, ResultsRecord, export_schemas
+from instbench.runs.records import MetricRecord, ResultsRecord, RunRecord, export_schemas, read_record
+
+FIXTURES = Path(__file__).parent / "fixtures"
 
 
 def test_schemas_are_exported_as_json(tmp_path):
@@ -33,3 +37,13 @@ def test_null_is_kept_apart_from_zero_and_later_fields_are_tolerated():
 def test_environment_names_versions_and_machine():
     assert {"python", "numpy", "torch"} <= set(package_versions())
     assert machine()["cpu_count"] >= 1
+
+
+def test_files_of_earlier_versions_are_read():
+    results = read_record(FIXTURES / "results-v1.json", ResultsRecord)
+    assert results.metrics
+    assert results.failures is None
+    assert results.slices == {}
+    run = read_record(FIXTURES / "run-v1.json", RunRecord)
+    assert run.status == "success"
+    assert run.identity_sha256 == results.identity_sha256

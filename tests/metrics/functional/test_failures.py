@@ -76,6 +76,10 @@ def test_where_the_size_is_free_another_rule_answers() -> None:
     gt = truth(annotation(1, LEFT), annotation(2, RIGHT))
     large = [detection((0, 0, 40, 30))]
     assert kinds(gt, large, located_by={1: 0, 2: None})[1] is FailureKind.CORRECT
+    # The others are found as usual.
+    assert kinds(gt, [*large, detection(RIGHT)], located_by={1: 0}) == dict.fromkeys(
+        (1, 2), FailureKind.CORRECT
+    )
     assert kinds(gt, large)[1] is FailureKind.MISPLACED
 
 

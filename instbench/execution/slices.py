@@ -1,0 +1,131 @@
+"""Parts of the requested instances: which category, how large, how many in the image, how crowded, where.
+
+Bins are fixed, so that runs can be compared bin by bin.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from instbench.layouts.geometry import boxes_xyxy_to_pixels
+from instbench.layouts.types import Layout
+from instbench.runs.records import SliceRecord
+
+__all__ = ["SLICES", "SLICE_VALUES", "slice_columns", "slice_results"]
+
+SLICES = ("category", "size", "instances_in_image", "overlap", "position", "asked_as")
+"""Columns of ``instances.parquet`` that name the bins."""
+
+SLICE_VALUES: Mapping[str, str] = {
+    "found_rate": "found",
+    "box_iou": "iou_box",
+    "mask_iou": "iou_mask",
+    "point_hit_rate": "hit",
+    "scribble_hit_rate": "share",
+    "color_accuracy": "color_correct",
+    "texture_accuracy": "texture_correct",
+}
+"""Numbers per instance by name, with their columns; null is not scored."""
+
+_COCO_CANVAS = 512
+_SMALL, _LARGE = 32.0**2, 96.0**2
+_COUNTS = ((1, "1"), (3, "2-3"), (6, "4-6"))
+_OVERLAPS = ((0.0, "none"), (0.1, "below 0.1"), (0.5, "0.1 to 0.5"))
+
+
+def slice_columns(layout: Layout, canvas_size: int) -> list[dict[str, str]]:
+    """The bins of each requested instance.
+
+    ``size``: COCO's small, medium and large (32 and 96 pixels squared) by the area of the box on a canvas of 512
+    pixels; on smaller canvases the limits shrink with it. ``instances_in_image``: requested ones. ``overlap``: the
+    largest IoU of its box with that of another requested instance. ``position``: the cell of a 3x3 grid in which the
+    centre of its box lies.
+
+    Args:
+        layout: Full layout; every requested instance has a box.
+        canvas_size: Side of the canvas in pixels.
+
+    Returns:
+        One entry per requested instance.
+    """
+    requested = layout.requested
+    if not requested:
+        return []
+    relative = np.array([one.box_xyxy for one in requested], dtype=np.float64)
+    boxes = boxes_xyxy_to_pixels(relative, canvas_size, canvas_size)
+    overlaps = _largest_overlaps(boxes)
+    scale = min(1.0, canvas_size / _COCO_CANVAS) ** 2
+    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    centres = (relative[:, :2] + relative[:, 2:]) / 2
+    count = next((name for limit, name in _COUNTS if len(requested) <= limit), "7 or more")
+    return [
+        {
+            "size": _size(float(area) / scale),
+            "instances_in_image": count,
+            "overlap": next((name for limit, name in _OVERLAPS if overlap <= limit), "above 0.5"),
+            "position": _position(float(x), float(y)),
+        }
+        for area, overlap, (x, y) in zip(areas, overlaps, centres, strict=True)
+    ]
+
+
+def _largest_overlaps(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    corner = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
+    far = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    inner = np.prod(np.clip(far - corner, 0, None), axis=-1)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
+    union = areas[:, None] + areas[None, :] - inner
+    ious = np.divide(inner, union, out=np.zeros_like(inner), where=union > 0)
+    np.fill_diagonal(ious, 0.0)
+    largest: NDArray[np.float64] = ious.max(axis=1)
+    return largest
+
+
+def _size(area: float) -> str:
+    return "small" if area < _SMALL else "medium" if area < _LARGE else "large"
+
+
+def _position(x: float, y: float) -> str:
+    outside = sum(not 1 / 3 <= value <= 2 / 3 for value in (x, y))
+    return ("centre", "edge", "corner")[outside]
+
+
+def slice_results(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, SliceRecord]]]:
+    """The mean of every number in every bin.
+
+    Args:
+        rows: Rows of ``instances.parquet``.
+
+    Returns:
+        By number, slice and bin. Numbers that no row has, and slices without bins, are left out; an instance without
+        the number counts as not scored in its bin.
+    """
+    results: dict[str, dict[str, dict[str, SliceRecord]]] = {}
+    for name, column in SLICE_VALUES.items():
+        if all(row[column] is None for row in rows):
+            continue
+        for slice_name in SLICES:
+            bins: defaultdict[str, list[float | None]] = defaultdict(list)
+            for row in rows:
+                if row[slice_name] is not None:
+                    value = row[column]
+                    bins[row[slice_name]].append(None if value is None else float(value))
+            if bins:
+                results.setdefault(name, {})[slice_name] = {
+                    label: _mean(values) for label, values in sorted(bins.items())
+                }
+    return results
+
+
+def _mean(values: Sequence[float | None]) -> SliceRecord:
+    known = [value for value in values if value is not None]
+    return SliceRecord(
+        value=float(np.mean(known)) if known else None,
+        n_scored=len(known),
+        n_unscored=len(values) - len(known),
+    )
