@@ -50,6 +50,23 @@ METRICS = Registry(
         _average_precision("mask_ap50", "mask AP at IoU .50", "segm", "ap50"),
         _average_precision("mask_ap75", "mask AP at IoU .75", "segm", "ap75"),
         _average_precision("mask_ar100", "mask AR, at most 100 detections an image", "segm", "ar100"),
+        *(
+            Entry(
+                f"lvis_{kind}_{number}",
+                f"LVIS {kind} AP, {summary}",
+                "instbench.execution.scorers_lvis:federated_average_precision",
+                {"iou_type": iou_type, "number": number},
+            )
+            for kind, iou_type in (("box", "bbox"), ("mask", "segm"))
+            for number, summary in (
+                ("ap", "mean over IoU .50 to .95"),
+                ("ap50", "at IoU .50"),
+                ("ap75", "at IoU .75"),
+                ("apr", "rare categories"),
+                ("apc", "common categories"),
+                ("apf", "frequent categories"),
+            )
+        ),
         Entry("mask_iou", "mean IoU of asked and found masks, missing = 0", f"{_SCORERS}:mask_iou"),
         Entry(
             "point_hit_rate",
