@@ -55,7 +55,7 @@ METRICS = Registry(
                 f"lvis_{kind}_{number}",
                 f"LVIS {kind} AP, {summary}",
                 "instbench.execution.scorers_lvis:federated_average_precision",
-                {"iou_type": iou_type, "number": number},
+                {"iou_type": iou_type, "number": number.replace("ap", "AP")},
             )
             for kind, iou_type in (("box", "bbox"), ("mask", "segm"))
             for number, summary in (

@@ -23,7 +23,7 @@ def federated_truth(context: ScoreContext) -> dict[str, Any]:
     """
     truth = context.truth
     known = {one["id"] for one in truth["categories"]}
-    layouts = {layout.image_id: layout for layout in context.observed}
+    layouts = {layout.image_id: layout for layout in context.layouts}
     frequencies = {one.category_id: one.frequency for layout in context.layouts for one in layout.instances}
     images = []
     for image in truth["images"]:
@@ -47,7 +47,7 @@ def federated_average_precision(
     Args:
         context: The run's layouts and observations.
         iou_type: "bbox" or "segm".
-        number: "ap", "ap50", "ap75", "apr", "apc", "apf", ...
+        number: "AP", "AP50", "AP75", "APr", "APc", "APf", ..., as the LVIS API names them.
 
     Returns:
         The record. What the detector gives no masks for is not scored by "segm".
@@ -55,7 +55,7 @@ def federated_average_precision(
     Raises:
         InputError: If the benchmark names no detector.
     """
-    from metrics import lvis_average_precision
+    from metrics import evaluate_lvis_average_precision
 
     if context.evaluators.detector is None:
         raise InputError(
@@ -79,13 +79,19 @@ def federated_average_precision(
     key = f"lvis:{iou_type}"
     if key not in context.cache:
         truth = federated_truth(context)
-        context.cache[key] = lvis_average_precision(truth, context.detections, iou_type=iou_type)
-    values = context.cache[key]
-    if number not in values:
-        raise InputError(f"LVIS average precision has no number {number!r}; it has: {', '.join(values)}")
+        context.cache[key] = evaluate_lvis_average_precision(truth, context.detections, iou_type)
+    result = context.cache[key]
+    if number not in result.values:
+        raise InputError(
+            f"LVIS average precision has no number {number!r}; it has: {', '.join(result.values)}"
+        )
+    unmasked = left - result.n_scored
+    if unmasked:
+        reasons["no mask"] += unmasked
     return MetricRecord(
-        value=values[number],
-        n_scored=left,
-        n_unscored=requested - left,
+        value=result.values[number],
+        n_scored=result.n_scored,
+        n_unscored=requested - result.n_scored,
         reasons=dict(sorted(reasons.items())),
+        details={"n_detections": result.n_detections, "n_unjudged": result.n_unjudged},
     )

@@ -57,7 +57,7 @@ class LvisResult:
         values: The numbers by name (`LVIS_STATS`); None where there is nothing to score.
         per_category: AP by category name; None where the category is not annotated.
         n_scored: Annotations that are scored.
-        n_unscored: Annotations that are ignored.
+        n_unscored: Annotations that are ignored, or left out because they have no area.
         n_detections: Detections that count somewhere.
         n_unjudged: Detections of categories that nobody looked for in their image, left out.
     """
@@ -107,16 +107,19 @@ def evaluate_lvis_average_precision(
     absent, partial, frequency = _federated(content, name, table.images)
     pair = prepare_pair(truth, _best_of_each_image(table), iou_type)
     annotated: defaultdict[tuple[int, int], list[dict[str, Any]]] = defaultdict(list)
-    for annotation in pair.ground_truth["annotations"]:
+    annotations = [one for one in pair.ground_truth["annotations"] if _has_area(one["area"])]
+    for annotation in annotations:
         annotated[annotation["image_id"], annotation["category_id"]].append(annotation)
+    # The LVIS API leaves out what has no area, after the 300 best are chosen.
+    found = pair.table.select(_has_area(_detection_areas(pair.table)))
     judged = np.array(
         [
             key in annotated or key[1] in absent[key[0]]
-            for key in zip(pair.table.image_ids.tolist(), pair.table.category_ids.tolist(), strict=True)
+            for key in zip(found.image_ids.tolist(), found.category_ids.tolist(), strict=True)
         ],
         dtype=bool,
     )
-    counted = pair.table.select(judged)
+    counted = found.select(judged)
     categories = sorted(truth.categories)
     accumulator = _Accumulator(categories)
     shapes = _shapes(counted, iou_type)
@@ -136,14 +139,14 @@ def evaluate_lvis_average_precision(
             counted.scores[rows],
         )
     precision, recall = accumulator.curves()
-    ignored = sum(one["iscrowd"] for one in pair.ground_truth["annotations"])
+    ignored = sum(one["iscrowd"] for one in annotations)
     return LvisResult(
         values=_summary(precision, recall, [frequency[one] for one in categories]),
         per_category={
             truth.categories[one]: _mean(precision[:, :, column, 0]) for column, one in enumerate(categories)
         },
-        n_scored=len(pair.ground_truth["annotations"]) - ignored,
-        n_unscored=ignored,
+        n_scored=len(annotations) - ignored,
+        n_unscored=len(pair.ground_truth["annotations"]) - len(annotations) + ignored,
         n_detections=len(counted),
         n_unjudged=int((~judged).sum()),
     )
@@ -174,6 +177,10 @@ def _federated(
             )
         frequency[category["id"]] = category["frequency"]
     return absent, partial, frequency
+
+
+def _has_area(area: Any) -> Any:
+    return (area > 0) & (area < np.inf)
 
 
 def _best_of_each_image(table: DetectionTable) -> DetectionTable:
@@ -253,6 +260,8 @@ def _match(
     ious = pairwise_iou(shapes, [one[field] for one in annotations])
     sizes = np.array([one["area"] for one in annotations], dtype=np.float64)
     flags = np.array([one["iscrowd"] for one in annotations], dtype=bool)
+    # The LVIS API takes the id 0 for "no match".
+    named = np.array([one["id"] != 0 for one in annotations], dtype=bool)
     outside = (sizes < _AREAS[:, :1]) | (sizes > _AREAS[:, 1:])
     truth_ignored = flags | outside
     count = len(shapes)
@@ -265,10 +274,12 @@ def _match(
         if not possible.any():
             continue
         # Annotations that count come before ignored ones; of equal overlaps the last one is taken.
-        value = np.where(possible, ious[row] + np.where(truth_ignored, 0.0, 2.0)[:, None, :], -1.0)
+        counting = possible & ~truth_ignored[:, None, :]
+        preferred = np.where(counting.any(axis=-1, keepdims=True), counting, possible)
+        value = np.where(preferred, ious[row], -1.0)
         best = value.shape[-1] - 1 - np.argmax(value[..., ::-1], axis=-1)
         hit = possible.any(axis=-1)
-        matched[..., row] = hit
+        matched[..., row] = hit & named[best]
         ignored[..., row] = hit & np.take_along_axis(truth_ignored, best, axis=1)
         where = np.nonzero(hit)
         free[(*where, best[where])] = False

@@ -27,12 +27,13 @@ def lvis(folder) -> str:
 
 def test_the_truth_says_where_categories_were_searched_for(tmp_path, fakes, monkeypatch):
     calls = []
+    evaluate = metrics.evaluate_lvis_average_precision
 
     def record(truth, detections, iou_type):
         calls.append((truth, iou_type))
-        return {"ap": 0.5, "apr": None}
+        return evaluate(truth, detections, iou_type)
 
-    monkeypatch.setattr(metrics, "lvis_average_precision", record, raising=False)
+    monkeypatch.setattr(metrics, "evaluate_lvis_average_precision", record, raising=False)
     [outcome] = api.run(lvis(tmp_path), tmp_path / "run", model="fake")
     assert [kind for _, kind in calls] == ["bbox", "segm"]
     truth = calls[0][0]
@@ -44,21 +45,34 @@ def test_the_truth_says_where_categories_were_searched_for(tmp_path, fakes, monk
     }
     assert {one["name"]: one["frequency"] for one in truth["categories"]} == {"cat": "r", "dog": "f"}
     assert outcome.results is not None
-    box, rare, _ = outcome.results.metrics.values()
-    assert (box.value, box.n_scored, box.n_unscored) == (0.5, 5, 0)
-    assert rare.value is None
+    box, rare, mask = outcome.results.metrics.values()
+    assert (box.value, box.n_scored, box.n_unscored) == (pytest.approx(1.0), 5, 0)
+    assert rare.value == mask.value == pytest.approx(1.0)
 
 
-def test_without_masks_or_federated_fields_there_is_no_number(tmp_path, fakes, monkeypatch):
+def test_a_category_that_is_surely_absent_counts_against_the_model(tmp_path, fakes):
+    class CatsEverywhere(FakeDetector):
+        def detect(self, images):
+            from dataclasses import replace
+
+            return [replace(seen, categories=("cat",) * len(seen)) for seen in super().detect(images)]
+
+    fakes.detector = CatsEverywhere()
+    [outcome] = api.run(lvis(tmp_path), tmp_path / "run", model="fake")
+    assert outcome.results is not None
+    box = outcome.results.metrics["lvis_box_ap"]
+    assert box.value is not None
+    assert box.value < 0.6
+    assert box.n_scored == 5
+
+
+def test_without_masks_or_federated_fields_there_is_no_number(tmp_path, fakes):
     class BoxesOnly(FakeDetector):
         def detect(self, images):
             from dataclasses import replace
 
             return [replace(seen, masks=None) for seen in super().detect(images)]
 
-    monkeypatch.setattr(
-        metrics, "lvis_average_precision", lambda *_, **__: {"ap": 1.0, "apr": 1.0}, raising=False
-    )
     fakes.detector = BoxesOnly()
     name = lvis(tmp_path / "a")
     [outcome] = api.run(name, tmp_path / "boxes", model="fake")
