@@ -164,13 +164,17 @@ def hotcoco_engine(pair: PreparedPair, iou_type: IouType) -> EngineOutput:
 def automatic_engine(pair: PreparedPair, iou_type: IouType) -> EngineOutput:
     """Hotcoco where it can be loaded, else pycocotools; the numbers are the same."""
     if find_spec("hotcoco") is None:
+        logger.debug("hotcoco is not installed: pycocotools computes average precision")
         return pycocotools_engine(pair, iou_type)
     try:
-        import hotcoco  # noqa: F401
+        return hotcoco_engine(pair, iou_type)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
     except ImportError as error:  # a wheel for another machine
         logger.debug("hotcoco cannot be loaded (%s): pycocotools computes average precision", error)
-        return pycocotools_engine(pair, iou_type)
-    return hotcoco_engine(pair, iou_type)
+    except BaseException as error:  # a panic in Rust is no Exception
+        logger.warning("hotcoco failed (%s): pycocotools computes average precision", error)
+    return pycocotools_engine(pair, iou_type)
 
 
 _ENGINES: dict[str, Engine] = {

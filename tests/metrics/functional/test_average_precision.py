@@ -204,6 +204,13 @@ def test_without_the_fast_engine(
         assert coco_average_precision(gt, detections) == expected
     assert "hotcoco cannot be loaded" in caplog.text
 
+    def panics(*_: object) -> None:
+        raise BaseException("index out of bounds")
+
+    monkeypatch.setattr(ap_engines, "hotcoco_engine", panics)
+    assert coco_average_precision(gt, detections) == expected
+    assert "hotcoco failed (index out of bounds)" in caplog.text
+
 
 def test_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ap_engines, "_ENGINES", dict(ap_engines._ENGINES))
