@@ -29,7 +29,7 @@ def _recipe(folder: Path) -> dict[str, Any]:
 
 def _scheduler(base: Path | None, recipe: dict[str, Any]) -> PNDMScheduler:
     """The noise schedule: that of the base, which the UNet was trained with too, or the recipe's."""
-    if base is not None:
+    if base is not None and (base / "scheduler").is_dir():
         return PNDMScheduler.from_pretrained(base, subfolder="scheduler", local_files_only=True)
     return PNDMScheduler(
         beta_schedule=recipe["beta_schedule"],

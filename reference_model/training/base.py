@@ -2,24 +2,89 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import pickle
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from reference_model.training.recipe import UNetRecipe, grounding_settings, open_gates
 from reference_model.unet import InstanceUNet
 
-__all__ = ["freeze_base", "load_segment_backbone", "unet_from_base"]
+__all__ = [
+    "check_noise_schedule",
+    "freeze_base",
+    "load_segment_backbone",
+    "unet_folder",
+    "unet_from_base",
+    "weights_sha256",
+]
 
 _CLASSIFIER = ("norm.", "head.")
 
 
+def unet_folder(base: Path) -> Path:
+    """Folder of the base's UNet: ``unet`` of a pipeline folder, or the folder itself.
+
+    Raises:
+        ValueError: If neither holds one.
+    """
+    for folder in (base / "unet", base):
+        config = folder / "config.json"
+        if config.is_file():
+            if json.loads(config.read_text(encoding="utf-8")).get("_class_name") == "UNet2DConditionModel":
+                return folder
+            raise ValueError(
+                f"{config}: no UNet2DConditionModel; give a Stable Diffusion pipeline folder of diffusers"
+            )
+    raise ValueError(f"{base}: no unet/config.json; give a Stable Diffusion pipeline folder of diffusers")
+
+
+def weights_sha256(folder: Path) -> str:
+    """SHA-256 over the safetensors of a folder, in the order of their names.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ValueError(f"{folder}: no safetensors; save the model again with safe_serialization=True")
+    digest = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()
+
+
+def check_noise_schedule(base: Path, recipe: UNetRecipe) -> None:
+    """Compares the recipe's noise schedule with the one in a pipeline folder, where there is one.
+
+    Raises:
+        ValueError: If they differ: the base would be trained on noise that it does not know.
+    """
+    path = base / "scheduler" / "scheduler_config.json"
+    if not path.is_file():
+        return
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.setdefault("prediction_type", "epsilon")
+    ends = () if recipe.beta_schedule == "squaredcos_cap_v2" else ("beta_start", "beta_end")
+    for name in ("prediction_type", "beta_schedule", *ends):
+        if config.get(name, getattr(recipe, name)) != getattr(recipe, name):
+            raise ValueError(
+                f"{path}: {name} is {config[name]!r}, the recipe has {getattr(recipe, name)!r}; "
+                f"give --set '{name}={json.dumps(config[name])}'"
+            )
+
+
 def unet_from_base(base: Path, recipe: UNetRecipe, context_dim: int) -> InstanceUNet:
-    """Starts from the UNet of a Stable Diffusion 1.x pipeline folder; the grounding parts are new.
+    """Starts from the UNet of a Stable Diffusion 1.x model; the grounding parts are new.
 
     Args:
-        base: The pipeline folder.
+        base: The pipeline folder, or the folder of a `UNet2DConditionModel`.
         recipe: Sizes and gates of the grounding parts.
         context_dim: Width of the text encoder.
 
@@ -27,13 +92,19 @@ def unet_from_base(base: Path, recipe: UNetRecipe, context_dim: int) -> Instance
         The network, float32, all parameters trainable.
 
     Raises:
-        ValueError: If the folder holds no such UNet.
+        ValueError: If the folder holds no such UNet, or it takes texts of another width.
     """
-    if not (base / "unet" / "config.json").is_file():
-        raise ValueError(f"{base}: no unet/config.json; give a Stable Diffusion pipeline folder of diffusers")
-    unet = InstanceUNet.from_stable_diffusion(
-        base, subfolder="unet", **grounding_settings(recipe, context_dim)
-    )
+    folder = unet_folder(base)
+    try:
+        unet = InstanceUNet.from_stable_diffusion(folder, **grounding_settings(recipe, context_dim))
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{folder}: cannot be loaded from safetensors ({reason})") from None
+    if unet.config.cross_attention_dim != context_dim:
+        raise ValueError(
+            f"{folder}: takes texts of width {unet.config.cross_attention_dim}, the text encoder has "
+            f"{context_dim}; use the base's own"
+        )
     open_gates(unet, recipe.gate)
     return unet.train()
 
@@ -60,7 +131,9 @@ def load_segment_backbone(unet: InstanceUNet, path: Path) -> None:
 
     Args:
         unet: The network.
-        path: Safetensors with the names of the original ConvNeXt release; its classifier is left out.
+        path: Weights with the names of the original ConvNeXt release, safetensors or its own ``.pth``; the
+            classifier is left out. The published code takes ``convnext_tiny_1k_224_ema.pth``
+            (``ldm/modules/diffusionmodules/convnext.py``).
 
     Raises:
         ValueError: If the model has no segment branch, or the file is another network's.
@@ -69,9 +142,22 @@ def load_segment_backbone(unet: InstanceUNet, path: Path) -> None:
     if backbone is None:
         raise ValueError(f"{path}: the model has no segment branch; leave --segment-backbone out")
     try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(f"{path}: not a safetensors file ({error}); convert it first") from None
+        if path.suffix == ".pth":
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = content["model"]
+        else:
+            tensors = load_file(path)
+    except (
+        OSError,
+        SafetensorError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        EOFError,
+        pickle.UnpicklingError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: no weights of a ConvNeXt ({reason}); download it again") from None
     own = {name: value for name, value in tensors.items() if not name.startswith(_CLASSIFIER)}
     try:
         backbone.load_state_dict(own)

@@ -75,19 +75,23 @@ class Ema:
 
     Args:
         module: The module to follow.
-        decay: Largest decay; early steps use ``(1 + n) / (10 + n)``, so that the start is forgotten.
+        decay: Largest decay.
         names: Only the parameters and buffers of these names; None follows all.
+        ramp: Whether early steps use ``(1 + n) / (10 + n)``, so that the start is forgotten.
     """
 
-    def __init__(self, module: nn.Module, decay: float, names: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, decay: float, names: Iterable[str] | None = None, *, ramp: bool = True
+    ) -> None:
         self.decay = decay
+        self.ramp = ramp
         weights = module.state_dict()
         self.shadow = {name: weights[name].detach().clone() for name in (weights if names is None else names)}
 
     @torch.no_grad()
     def update(self, module: nn.Module, step: int) -> None:
         """Moves the average towards the module's weights after zero-based ``step``."""
-        decay = min(self.decay, (1 + step) / (10 + step))
+        decay = min(self.decay, (1 + step) / (10 + step)) if self.ramp else self.decay
         averaged, current = [], []
         weights = module.state_dict()
         for name in self.shadow:

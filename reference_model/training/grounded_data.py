@@ -84,9 +84,15 @@ class GroundedDataset:
         self._locations = locations
         self._boxes = torch.from_numpy(locations.boxes)
         self._points = torch.from_numpy(locations.points)
+        if rules.box_centres:
+            self._points = (self._boxes[:, :2] + self._boxes[:, 2:]) / 2
         for array in (latents, flipped_latents):
             if array is not None and len(array) != len(self):
                 raise ValueError(f"{len(array)} latents for {len(self)} images; encode again")
+        if flipped_latents is not None and flipped_latents.shape != latents.shape:
+            raise ValueError(
+                f"flipped latents of {flipped_latents.shape}, the others are {latents.shape}; encode again"
+            )
         if isinstance(rules, PaperRules) and rules.flip > 0 and flipped_latents is None:
             raise ValueError(
                 "flip: the rules mirror images, but there are no latents of mirrored images; "

@@ -107,7 +107,7 @@ class Locations:
 
 def _packed(texts: Iterable[str]) -> NDArray[np.uint8]:
     """Texts as bytes, each ended by a zero; numpy's own strings would all be as long as the longest."""
-    return np.frombuffer(b"".join(text.encode() + b"\0" for text in texts), dtype=np.uint8)
+    return np.frombuffer(b"".join(text.replace("\0", " ").encode() + b"\0" for text in texts), dtype=np.uint8)
 
 
 def _unpacked(packed: NDArray[np.uint8]) -> list[str]:
@@ -248,7 +248,7 @@ def _captions(
     table: dict[str, int] = {"": 0}
     owned: list[list[int]] = [[] for _ in positions]
     for entry in entries:
-        text = str(entry["caption"]).replace("\0", " ").strip("\n")
+        text = str(entry["caption"]).strip("\n")
         owned[positions[entry["image_id"]]].append(table.setdefault(text, len(table)))
     for image, rows in enumerate(owned):
         if not rows:
@@ -283,6 +283,8 @@ def build_location_cache(folder: Path, side: int | None = None, min_area: float 
     captions = folder / "captions.json"
     try:
         entries = read_json(captions)["annotations"] if captions.exists() else []
+        if not content["images"]:
+            raise ValueError(f"{path}: holds no images; export the folder again")
         sizes = [(int(image["width"]), int(image["height"])) for image in content["images"]]
         positions = {image["id"]: index for index, image in enumerate(content["images"])}
         names = {category["id"]: str(category["name"]) for category in content["categories"]}
@@ -313,6 +315,6 @@ def build_location_cache(folder: Path, side: int | None = None, min_area: float 
     width, height = Canvas(sizes[0], side).size
     partial = target.with_suffix(".part.npz")
     arrays["size"] = np.asarray([height, width])
-    np.savez(partial, allow_pickle=False, **arrays)
+    np.savez(partial, **arrays)  # type: ignore[arg-type]
     partial.replace(target)
     return target

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from reference_model.training.rules import FormatRules, PaperRules, Rules
@@ -14,7 +15,9 @@ from reference_model.unet import InstanceUNet
 __all__ = [
     "RECIPES",
     "UNetRecipe",
+    "changed_values",
     "grounding_settings",
+    "identity",
     "learning_rate_factor",
     "open_gates",
     "recipe_from_overrides",
@@ -22,6 +25,7 @@ __all__ = [
 ]
 
 OPTIMIZERS = ("muon", "adamw")
+TRAINABLE = ("all", "grounding")
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,13 @@ class UNetRecipe:
         min_box_area: Smallest share of the canvas that a box covers; smaller instances are left out.
         cache_captions: Encode all captions once (118 kB each at width 768); else in every step.
         seed: Root of all randomness.
+        trainable: ``"all"``, or ``"grounding"``: UniFusion, gated layers and ScaleU on a frozen base.
+        micro_batch: Most samples per forward pass; None takes a process's whole share at once. With a number, a
+            step draws the same samples however many processes share it.
+        stratified: Whether the time steps of a batch are spread evenly; else they are independent.
+        ema_ramp: Whether the average forgets its start in the first steps; else its decay is constant.
+        gradient_checkpointing: Compute activations again in the backward pass, to save memory.
+        base_sha256: Hash of the base's weights; measured, never set.
     """
 
     steps: int = 4000
@@ -108,22 +119,43 @@ class UNetRecipe:
     min_box_area: float = 0.0
     cache_captions: bool = True
     seed: int = 0
+    trainable: str = "all"
+    micro_batch: int | None = None
+    stratified: bool = True
+    ema_ramp: bool = True
+    gradient_checkpointing: bool = False
+    base_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("optimizer", OPTIMIZERS), ("trainable", TRAINABLE)):
+            value = getattr(self, name)
+            if value not in allowed:
+                raise ValueError(f"{name}: {value!r} is unknown; use one of {', '.join(allowed)}")
+        size = self.micro_batch
+        if size is not None and (size < 1 or (size < self.batch_size and self.batch_size % size)):
+            raise ValueError(f"micro_batch: {size} does not divide batch_size {self.batch_size}; change one")
 
 
 PAPER = UNetRecipe(
-    # 40 epochs (`--total_epochs`); how many images the published set holds is not stated.
-    steps=200_000,
+    # Ours: 40 epochs (main_submitit.py: --total_epochs) of 5 million images, the smaller of the numbers that
+    # dataset-generation/README.md calls enough. How many images the published run saw is not stated.
+    steps=390_625,
     warmup=5000,  # README.md, training command: --warmup_steps 5000
     cooldown=0,  # main_submitit.py: --scheduler_type constant
     batch_size=512,  # README.md: --batch_size 8 on 8 nodes of 8 GPUs
+    micro_batch=8,  # the same
     lr=5e-5,  # README.md: --base_learning_rate 0.00005
     weight_decay=0.0,  # main_submitit.py: --weight_decay 0.0
     clip=None,  # trainer.py: gradients are not clipped
     ema=0.9999,  # main_submitit.py: --ema_rate 0.9999; README.md: --enable_ema true
+    ema_ramp=False,  # utils/optimizer.py: update_ema
+    stratified=False,  # trainer.py: get_input
+    trainable="grounding",  # utils/optimizer.py: get_trainable_params
+    gradient_checkpointing=True,  # configs/train_sd15.yaml: use_checkpoint
     optimizer="adamw",  # trainer.py
     betas=(0.9, 0.999),  # PyTorch's default, trainer.py gives none
     gate=0.0,  # ldm/modules/attention.py: GatedSelfAttentionDense
-    beta_schedule="scaled_linear",  # ldm.py
+    beta_schedule="scaled_linear",  # ldm/models/diffusion/ldm.py
     beta_start=0.00085,  # configs/train_sd15.yaml: linear_start
     beta_end=0.012,  # configs/train_sd15.yaml: linear_end
     prediction_type="epsilon",  # trainer.py
@@ -134,7 +166,8 @@ PAPER = UNetRecipe(
     segment_size=512,  # text_grounding_net.py: resize_input
     convnext_depths=(3, 3, 9, 3),  # ConvNeXt-tiny
     convnext_widths=(96, 192, 384, 768),
-    # README.md: --use_masked_att true. The published masks have their axes exchanged ("published").
+    # README.md: --use_masked_att true. The published masks have their axes exchanged ("published"), and
+    # `efficient_attention: True` of configs/train_sd15.yaml would leave them out (ldm/modules/attention.py).
     masked_attention="correct",
     local_mask_radius=None,
     autocast="bfloat16",  # trainer.py: autocast to float16 with a gradient scaler
@@ -237,7 +270,7 @@ def recipe_from_overrides(overrides: list[str], recipe: str = "shapes") -> UNetR
     values: dict[str, Any] = {}
     for item in overrides:
         name, _, text = item.partition("=")
-        if name not in UNetRecipe.__dataclass_fields__:
+        if name not in UNetRecipe.__dataclass_fields__ or name == "base_sha256":
             raise ValueError(f"--set {item}: no recipe value {name!r}; see UNetRecipe")
         try:
             value = json.loads(text)
@@ -249,12 +282,35 @@ def recipe_from_overrides(overrides: list[str], recipe: str = "shapes") -> UNetR
                 raise ValueError(
                     f"--set {item}: no rule {', '.join(map(repr, unknown))}; see {type(base.rules).__name__}"
                 )
-            value = replace(base.rules, **{rule: _tuple(number) for rule, number in value.items()})
+            value = _changed_rules(values.get(name, base.rules), value, f"--set {item}")
         values[name] = _tuple(value)
-    made = replace(base, **values)
-    if made.optimizer not in OPTIMIZERS:
-        raise ValueError(f"optimizer: {made.optimizer!r} is unknown; use one of {', '.join(OPTIMIZERS)}")
-    return made
+    return replace(base, **values)
+
+
+def _changed_rules(rules: Rules, changes: dict[str, Any], where: str) -> Rules:
+    """Rules with some numbers changed; all of them are probabilities or weights."""
+    for name, value in changes.items():
+        numbers = value if isinstance(value, list) else [value]
+        old = getattr(rules, name)
+        fits = len(numbers) == (len(old) if isinstance(old, tuple) else 1)
+        if not fits or not all(isinstance(number, int | float) and 0 <= number <= 1 for number in numbers):
+            raise ValueError(f"{where}: {name!r} takes {np.size(old)} number(s) in [0, 1]")
+    return replace(rules, **{name: _tuple(value) for name, value in changes.items()})
+
+
+def identity(recipe: UNetRecipe) -> dict[str, Any]:
+    """The recipe as JSON values without the length of the run, which may change on resuming."""
+    content: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
+    return {key: value for key, value in content.items() if key not in ("steps", "cooldown")}
+
+
+def changed_values(recipe: UNetRecipe, saved: dict[str, Any]) -> list[str]:
+    """Names of the values in which a recipe differs from a saved `identity`.
+
+    A value that the saved one lacks is newer than it; its default is what was done then.
+    """
+    now, defaults = identity(recipe), identity(UNetRecipe())
+    return sorted(key for key, value in now.items() if value != saved.get(key, defaults[key]))
 
 
 def _tuple(value: Any) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,8 @@ class FormatRules:
     random_subset: float = 0.10
     keep_only: tuple[float, float, float, float] = (0.30, 0.22, 0.24, 0.24)
     full_phrase: float = 0.7
+
+    box_centres: ClassVar[bool] = False  # points lie inside their masks
 
     def _shown(self, count: int, case: float, rng: np.random.Generator) -> NDArray[np.bool_]:
         if case < self.all_formats:
@@ -134,6 +137,8 @@ class PaperRules:
             ``configs/train_sd15.yaml``); with several captions one at random (the published data has one).
         own_phrase: Probability per instance that its own caption names it, else its category's name
             (``--random_blip 0.5`` in the training command of ``README.md``).
+        no_grounding: Probability that a whole forward pass shows no instances, for guidance; captions stay
+            (``forward_single_input`` in ``ldm/modules/diffusionmodules/openaimodel.py``, 0.1).
         flip: Probability of a mirrored image (``random_flip`` in ``configs/train_sd15.yaml`` and
             ``dataset/decode_item.py``: 0.5).
     """
@@ -143,7 +148,10 @@ class PaperRules:
     keep_mask: float = 0.1
     caption: float = 0.5
     own_phrase: float = 0.5
+    no_grounding: float = 0.1
     flip: float = 0.5
+
+    box_centres: ClassVar[bool] = True  # points are the centres of the boxes (``dataset/decode_item.py``)
 
     def kept(self, rng: np.random.Generator) -> NDArray[np.bool_]:
         """Draws the formats of one forward pass, bool [4] in the order of `FORMATS`."""
@@ -169,6 +177,7 @@ class PaperRules:
             slots: Instance slots (``max_boxes_per_data: 30``).
             rng: Source of all choices, used as the choices are taken.
         """
+        nothing = rng.random() < self.no_grounding
         kept = self.kept(rng)
         for image in images:
             own = locations.captions_of(int(image))
@@ -180,13 +189,17 @@ class PaperRules:
             levels = np.where(rng.random(len(chosen)) < self.own_phrase, 0, NAME_LEVEL)
             shown = np.tile(kept, (len(chosen), 1))
             shown[:, 2:] &= locations.has_mask[chosen, None]
+            flipped = bool(rng.random() < self.flip)
+            if nothing:
+                yield Choice(caption, flipped=flipped)
+                continue
             yield Choice(
                 caption=caption,
                 instances=chosen,
                 phrases=locations.phrase_ids[chosen, levels],
                 shown=shown,
                 exists=np.ones(len(chosen), dtype=bool),
-                flipped=bool(rng.random() < self.flip),
+                flipped=flipped,
             )
 
 

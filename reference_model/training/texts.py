@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from reference_model.text import TextEmbedder
 from reference_model.training.locations import Locations
 
 __all__ = ["LiveStates", "embed_texts"]
@@ -19,20 +19,17 @@ __all__ = ["LiveStates", "embed_texts"]
 _ROWS = 256  # texts per call of the encoder
 
 
-class _Encoder:
-    """A frozen text encoder with its tokenizer."""
-
-    def __init__(self, text_encoder: Path, tokenizer: Path, device: torch.device | str = "cpu") -> None:
-        self.model = CLIPTextModel.from_pretrained(text_encoder, local_files_only=True).eval().to(device)
-        self.tokenizer = CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
-        self.width = int(self.model.config.hidden_size)
-
-    @torch.no_grad()
-    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Token states [B, 77, D] and pooled states [B, D]; longer texts are cut."""
-        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
-        encoded = self.model(tokens.input_ids.to(self.model.device))
-        return encoded.last_hidden_state, encoded.pooler_output
+def _embedder(text_encoder: Path, tokenizer: Path, device: torch.device | str = "cpu") -> TextEmbedder:
+    """The frozen text encoder with its tokenizer; it warns of texts that it cuts."""
+    try:
+        model = CLIPTextModel.from_pretrained(text_encoder, local_files_only=True).eval().to(device)
+        words = CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{text_encoder}, {tokenizer}: no CLIP text encoder and tokenizer ({reason})"
+        ) from None
+    return TextEmbedder(words, model, capacity=_ROWS)
 
 
 def embed_texts(
@@ -54,15 +51,15 @@ def embed_texts(
     wanted = {name: rows for name, rows in wanted.items() if not (output / f"{name}.npy").exists()}
     if not wanted:
         return
-    encoder = _Encoder(text_encoder, tokenizer)
+    embedder = _embedder(text_encoder, tokenizer)
+    length, width = embedder.max_length, int(embedder.text_encoder.config.hidden_size)
     output.mkdir(parents=True, exist_ok=True)
     for name, rows in wanted.items():
-        length = encoder.tokenizer.model_max_length
-        shape = (len(rows), length, encoder.width) if name == "captions" else (len(rows), encoder.width)
+        shape = (len(rows), length, width) if name == "captions" else (len(rows), width)
         partial = output / f"{name}.part.npy"
         states = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
         for start in range(0, len(rows), _ROWS):
-            tokens, pooled = encoder(rows[start : start + _ROWS])
+            tokens, pooled = embedder(rows[start : start + _ROWS])
             chosen = tokens if name == "captions" else pooled
             states[start : start + _ROWS] = chosen.half().numpy()
         states.flush()
@@ -87,9 +84,11 @@ class LiveStates:
         device: torch.device | str = "cpu",
     ) -> None:
         self._captions = captions
-        self._encoder = _Encoder(text_encoder, tokenizer, device)
+        self._embedder = _embedder(text_encoder, tokenizer, device)
+        self._device = device
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Token states, float32 [len(rows), 77, D]."""
-        states: NDArray[Any] = self._encoder([self._captions[row] for row in rows])[0].float().cpu().numpy()
+        tokens, _ = self._embedder([self._captions[row] for row in rows], self._device)
+        states: NDArray[Any] = tokens.float().cpu().numpy()
         return states

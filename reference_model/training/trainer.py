@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from reference_model.training.common import (
 )
 from reference_model.training.grounded_data import GroundedDataset
 from reference_model.training.optim import Muon, split_parameters
-from reference_model.training.recipe import UNetRecipe, learning_rate_factor
+from reference_model.training.recipe import UNetRecipe, changed_values, identity, learning_rate_factor
 from reference_model.unet import InstanceUNet
 
 __all__ = ["GroundedDenoiser", "LoopOptions", "Trainer", "run"]
@@ -101,10 +102,21 @@ class Trainer:
                 f"batch_size: {recipe.batch_size} is not a multiple of {accelerator.num_processes} processes; "
                 "change one of them"
             )
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        share = recipe.batch_size // self.world
+        self.part_size = min(recipe.micro_batch or share, share)
+        self.num_parts = recipe.batch_size // self.part_size
+        if self.num_parts % self.world:
+            raise ValueError(
+                f"micro_batch: {self.num_parts} parts of {self.part_size} samples do not go round {self.world} "
+                "processes; change batch_size or micro_batch"
+            )
         # On its device before anything copies its weights: the average must live where they do.
         unet.to(self.device, memory_format=torch.channels_last)
         self.trained = [name for name, parameter in unet.named_parameters() if parameter.requires_grad]
-        self.ema = Ema(unet, recipe.ema, self.trained)
+        self.ema = Ema(unet, recipe.ema, self.trained, ramp=recipe.ema_ramp)
+        if recipe.gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
         self.optimizers = _optimizers(unet, recipe, accelerator)
         schedule = DDPMScheduler(
             beta_schedule=recipe.beta_schedule,
@@ -116,18 +128,18 @@ class Trainer:
         denoiser = GroundedDenoiser(unet)
         self.wrapped = self.accelerator.prepare_model(torch.compile(denoiser) if compiled else denoiser)
 
-    def loss(self, step: int) -> Tensor:
-        """Mean squared error of this process's share of a step's batch; depends on step and weights only."""
-        rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        share = self.recipe.batch_size // world
-        rng = np.random.default_rng(step_seed(self.recipe.seed, step, 10 + rank))
-        generator = step_generator(self.recipe.seed, step, 1000 + rank)
-        batch = self.dataset.batch(rng.integers(len(self.dataset), size=share), rng)
+    def loss(self, step: int, part: int) -> Tensor:
+        """Mean squared error of one part of a step's batch; depends on step, part and weights only."""
+        rng = np.random.default_rng(step_seed(self.recipe.seed, step, 10 + part))
+        generator = step_generator(self.recipe.seed, step, 1000 + part)
+        batch = self.dataset.batch(rng.integers(len(self.dataset), size=self.part_size), rng)
         latents = batch.latents.to(self.device)
-        # Stratified over the whole step: lower variance than independent draws.
-        offsets = torch.rand(share, generator=generator)
-        strata = (torch.arange(share) * world + rank + offsets) / (share * world)
-        timesteps = (strata * len(self.alphas)).long().clamp(max=len(self.alphas) - 1).to(self.device)
+        moments = torch.rand(self.part_size, generator=generator)
+        if self.recipe.stratified:
+            # Over the whole step: lower variance than independent draws.
+            places = torch.arange(self.part_size) * self.num_parts + part
+            moments = (places + moments) / self.recipe.batch_size
+        timesteps = (moments * len(self.alphas)).long().clamp(max=len(self.alphas) - 1).to(self.device)
         noise = torch.randn(latents.shape, generator=generator).to(self.device)
         signal = self.alphas[timesteps].sqrt().view(-1, 1, 1, 1)
         sigma = (1 - self.alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
@@ -149,20 +161,30 @@ class Trainer:
 
         Returns:
             Loss of this process and norm of the gradients.
+
+        Raises:
+            ValueError: If the loss is not finite; nothing was changed then.
         """
         rate = self.recipe.lr * learning_rate_factor(step, self.recipe)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-        loss = self.loss(step)
-        self.accelerator.backward(loss)
+        parts, total = range(self.rank, self.num_parts, self.world), 0.0
+        for part in parts:
+            # Processes exchange gradients once, with the last part.
+            with nullcontext() if part == parts[-1] else self.accelerator.no_sync(self.wrapped):
+                loss = self.loss(step, part)
+                self.accelerator.backward(loss / len(parts))
+            total += loss.item() / len(parts)
+        if not math.isfinite(total):
+            raise ValueError(f"step {step}: the loss is not finite; lower the rate, e.g. --set lr=1e-5")
         limit = float("inf") if self.recipe.clip is None else self.recipe.clip
         norm = torch.nn.utils.clip_grad_norm_(self.unet.parameters(), limit)
         for optimizer in self.optimizers.values():
             optimizer.step()
         self.ema.update(self.unet, step)
-        return loss.item(), float(norm)
+        return total, float(norm)
 
     def save(self, folder: Path, step: int, seconds: float) -> None:
         """Saves a checkpoint (main process only)."""
@@ -174,7 +196,7 @@ class Trainer:
                 Checkpoint(
                     step,
                     seconds,
-                    _identity(self.recipe),
+                    identity(self.recipe),
                     {name: weights[name] for name in self.trained},
                     self.ema.shadow,
                     state,
@@ -194,8 +216,7 @@ class Trainer:
         checkpoint = load_checkpoint(folder)
         if checkpoint is None:
             return 0, 0.0
-        identity = _identity(self.recipe)
-        changed = sorted(key for key in identity if identity[key] != checkpoint.recipe.get(key))
+        changed = changed_values(self.recipe, checkpoint.recipe)
         if changed:
             raise ValueError(f"{folder}: holds a run with another {', '.join(changed)}; use another folder")
         if sorted(checkpoint.model) != sorted(self.trained):
@@ -235,12 +256,6 @@ def _moved(grounding: Mapping[str, Any], device: torch.device) -> dict[str, Any]
     }
 
 
-def _identity(recipe: UNetRecipe) -> dict[str, Any]:
-    """The recipe without the length of the run, which may change on resuming."""
-    content: dict[str, Any] = json.loads(json.dumps(asdict(recipe)))
-    return {key: value for key, value in content.items() if key not in ("steps", "cooldown")}
-
-
 @dataclass(frozen=True)
 class LoopOptions:
     """How a run is driven; nothing here changes the weights.
@@ -256,7 +271,7 @@ class LoopOptions:
     checkpoint_minutes: float = 3.0
 
 
-def run(trainer: Trainer, folder: Path, options: LoopOptions) -> None:
+def run(trainer: Trainer, folder: Path, options: LoopOptions) -> int:
     """Trains to the recipe's last step, from the newest checkpoint in the folder if there is one.
 
     Args:
@@ -265,8 +280,11 @@ def run(trainer: Trainer, folder: Path, options: LoopOptions) -> None:
             ``recipe.json``.
         options: When to log, save and stop.
 
+    Returns:
+        Steps done in all.
+
     Raises:
-        ValueError: If the folder holds a run of another recipe.
+        ValueError: If the folder holds a run of another recipe, or the loss stops being finite.
     """
     recipe = trainer.recipe
     done, seconds_before = trainer.restore(folder)
@@ -312,3 +330,4 @@ def run(trainer: Trainer, folder: Path, options: LoopOptions) -> None:
             "samples": done * recipe.batch_size,
         }
         write_recipe(folder, recipe, steps=done, minutes=seconds() / 60, figures=figures)
+    return done

@@ -4,7 +4,7 @@ One process: ``python -m reference_model.training unet --data DIR …``; several
 ``ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 -m reference_model.training unet --data DIR …``.
 
 Without ``--base`` everything is trained from scratch. With it, training starts from a Stable Diffusion 1.x
-pipeline whose weights stay as they are: only UniFusion, the gated layers and ScaleU learn, as published.
+model. The recipe ``paper`` leaves its weights as they are: only UniFusion, the gated layers and ScaleU learn.
 The schedule is warm-up, constant, linear cool-down. A run is resumed from its folder; the number of
 steps may be changed when resuming (longer or shorter), everything else must stay.
 """
@@ -13,13 +13,22 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 
-from reference_model.training.base import freeze_base, load_segment_backbone, unet_from_base
+from reference_model.training.base import (
+    check_noise_schedule,
+    freeze_base,
+    load_segment_backbone,
+    unet_folder,
+    unet_from_base,
+    weights_sha256,
+)
 from reference_model.training.grounded_data import GroundedDataset
 from reference_model.training.locations import Locations, build_location_cache
 from reference_model.training.recipe import (
@@ -43,11 +52,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="COCO-format folder")
     parser.add_argument("--latents", type=Path, required=True, help="latents.npy of the same folder")
     parser.add_argument("--flipped-latents", type=Path, help="latents of the mirrored images")
-    parser.add_argument("--base", type=Path, help="Stable Diffusion 1.x pipeline folder to start from")
+    parser.add_argument(
+        "--base", type=Path, help="Stable Diffusion 1.x pipeline (or UNet) folder to start from"
+    )
     parser.add_argument("--text-encoder", type=Path, help="default: that of the base")
     parser.add_argument("--tokenizer", type=Path, help="default: that of the base")
     parser.add_argument(
-        "--segment-backbone", type=Path, help="safetensors of a trained ConvNeXt for the segment branch"
+        "--segment-backbone", type=Path, help="file of a trained ConvNeXt for the segment branch"
     )
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--recipe", choices=sorted(RECIPES), default="shapes", help="default: shapes")
@@ -59,6 +70,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-every", type=int, default=25)
     parser.add_argument("--checkpoint-minutes", type=float, default=3.0)
     return parser
+
+
+def _latents(path: Path, recipe: UNetRecipe) -> NDArray[np.float16]:
+    try:
+        array: NDArray[np.float16] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be read ({reason}); make it with the part latents") from None
+    if array.ndim != 4 or (recipe.image_size is not None and array.shape[2] != array.shape[3]):
+        size = "" if recipe.image_size is None else f" --size {recipe.image_size}"
+        raise ValueError(f"{path}: shape {array.shape}; make it with the part latents{size}")
+    return array
 
 
 def _unet(
@@ -74,16 +97,22 @@ def _unet(
                 f"{arguments.latents}: {latents[1]} channels, the base takes {unet.config.in_channels}; "
                 f"encode with {arguments.base / 'vae'}"
             )
-        freeze_base(unet)
+        if recipe.trainable == "grounding":
+            freeze_base(unet)
     if arguments.segment_backbone is not None:
         load_segment_backbone(unet, arguments.segment_backbone)
     return unet
 
 
 def main(argv: list[str]) -> int:
-    """Command line of the recipe."""
+    """Command line of the recipe; returns 0 if the last step was reached, else 1 (resumable)."""
     arguments = _parser().parse_args(argv)
     recipe = recipe_from_overrides(arguments.set, arguments.recipe)
+    if arguments.base is not None:
+        check_noise_schedule(arguments.base, recipe)
+        recipe = replace(recipe, base_sha256=weights_sha256(unet_folder(arguments.base)))
+    elif recipe.trainable == "grounding":
+        raise ValueError("--base: needed where only the grounding parts are trained (trainable)")
     folders: dict[str, Path] = {}
     for name in ("text_encoder", "tokenizer"):
         given = getattr(arguments, name)
@@ -92,10 +121,8 @@ def main(argv: list[str]) -> int:
         folders[name] = arguments.base / name if given is None else given
         if not folders[name].is_dir():
             raise ValueError(f"{folders[name]}: no such folder; give --{name.replace('_', '-')}")
-    latents = np.load(arguments.latents, mmap_mode="r", allow_pickle=False)
-    flipped = None
-    if arguments.flipped_latents is not None:
-        flipped = np.load(arguments.flipped_latents, mmap_mode="r", allow_pickle=False)
+    latents = _latents(arguments.latents, recipe)
+    flipped = None if arguments.flipped_latents is None else _latents(arguments.flipped_latents, recipe)
     accelerator = Accelerator()
     texts = arguments.output / "texts"
     if accelerator.is_main_process:
@@ -125,9 +152,9 @@ def main(argv: list[str]) -> int:
         flipped_latents=flipped,
     )
     trainer = Trainer(accelerator, recipe, dataset, unet, arguments.compile)
-    run(
+    done = run(
         trainer,
         arguments.output,
         LoopOptions(arguments.max_minutes, arguments.log_every, arguments.checkpoint_minutes),
     )
-    return 0
+    return 0 if done >= recipe.steps else 1

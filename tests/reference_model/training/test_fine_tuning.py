@@ -1,6 +1,7 @@
 """Fine-tuning of a small pipeline in Stable Diffusion's layout, from photographs of different sizes to a pipeline."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,8 +13,11 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from reference_model import InstanceDiffusionPipeline, InstanceUNet
 from reference_model.convnext import ConvNeXt
+from reference_model.grounding import GroundedInstance, GroundedPrompt
 from reference_model.training.__main__ import main
 from reference_model.training.base import load_segment_backbone
+from reference_model.training.recipe import UNetRecipe
+from reference_model.training.trainer import GroundedDenoiser
 from tests.reference_model.tiny import tiny_tokenizer, tiny_unet
 
 SIDE, WIDTH = 64, 16
@@ -165,13 +169,17 @@ def test_only_the_grounding_parts_learn_and_the_result_draws(data, base, tmp_pat
     pipeline = InstanceDiffusionPipeline.from_pretrained(tmp_path / "out", torch_dtype=torch.float32)
     assert pipeline.scheduler.config.beta_end == 0.012
     assert pipeline.unet.config.masked_attention == "correct"
+    pipeline.set_progress_bar_config(disable=True)
+    layout = GroundedPrompt("a dog", (GroundedInstance("dog", box_xyxy=(0.1, 0.1, 0.6, 0.6)),))
+    (picture,) = pipeline([layout], seeds=[0]).images
+    assert picture.size == (SIDE, SIDE)
     recipes = json.loads((tmp_path / "out" / "recipes.json").read_text())
     assert list(recipes) == ["unet"]
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(data, base, tmp_path):
     assert fine_tune(data, base, tmp_path / "whole") == 0
-    assert fine_tune(data, base, tmp_path / "halves", "--max-minutes", "0") == 0
+    assert fine_tune(data, base, tmp_path / "halves", "--max-minutes", "0") == 1
     (checkpoint,) = (tmp_path / "halves" / "checkpoints").iterdir()
     saved = load_file(checkpoint / "model.safetensors")
     assert saved
@@ -195,14 +203,66 @@ def test_a_model_with_closed_gates_predicts_what_the_base_does(data, base, tmp_p
     assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+def test_a_batch_may_be_computed_in_parts(data, base, tmp_path):
+    seen = []
+    forward = GroundedDenoiser.forward
+
+    def counted(self, sample, *rest):
+        seen.append(len(sample))
+        return forward(self, sample, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GroundedDenoiser, "forward", counted)
+        assert fine_tune(data, base, tmp_path / "parts", batch_size=4, micro_batch=2, steps=2) == 0
+    assert seen == [2, 2, 2, 2]
+    start = weights_at_start(data, base, tmp_path)
+    assert any(not torch.equal(value, start[name]) for name, value in weights(tmp_path / "parts").items())
+    with pytest.raises(ValueError, match="micro_batch: 3 does not divide batch_size 4"):
+        UNetRecipe(batch_size=4, micro_batch=3)
+
+
+def weights_at_start(data, base, tmp_path):
+    assert fine_tune(data, base, tmp_path / "start", steps=0) == 0
+    return weights(tmp_path / "start")
+
+
+def test_another_base_and_another_noise_schedule_are_refused(data, base, tmp_path, caplog):
+    assert fine_tune(data, base, tmp_path / "run", steps=1) == 0
+    other = tmp_path / "other"
+    shutil.copytree(base, other)
+    file = other / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["conv_in.bias"] += 1
+    save_file(tensors, file)
+    assert fine_tune(data, other, tmp_path / "run") == 2
+    assert "holds a run with another base_sha256" in caplog.text
+    config = other / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "beta_end": 0.02}))
+    assert fine_tune(data, other, tmp_path / "new") == 2
+    assert "beta_end is 0.02, the recipe has 0.012; give --set 'beta_end=0.02'" in caplog.text
+
+
+def test_a_folder_of_a_unet_alone_is_a_base_too(data, base, tmp_path):
+    parts = ["--text-encoder", str(base / "text_encoder"), "--tokenizer", str(base / "tokenizer")]
+    assert fine_tune(data, base / "unet", tmp_path / "run", *parts, steps=0) == 0
+    assert set(weights(tmp_path / "run")) == set(weights_at_start(data, base, tmp_path))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data, base, tmp_path, caplog):
+    broken = tmp_path / "latents.npy"
+    np.save(broken, np.full_like(np.load(data / "latents.npy"), np.nan))
+    arguments = ["--latents", str(broken), "--flipped-latents", str(broken)]
+    assert fine_tune(data, base, tmp_path / "run", *arguments) == 2
+    assert "step 0: the loss is not finite" in caplog.text
+
+
 def test_bad_input_is_named(data, base, tmp_path, caplog):
     assert main(["unet", "--data", str(data), "--latents", "x", "-o", str(tmp_path)]) == 2
     assert "--text-encoder: needed without --base" in caplog.text
     assert fine_tune(data, data, tmp_path / "a") == 2
-    assert "text_encoder: no such folder; give --text-encoder" in caplog.text
-    parts = ["--text-encoder", str(base / "text_encoder"), "--tokenizer", str(base / "tokenizer")]
-    assert fine_tune(data, data, tmp_path / "a", *parts) == 2
     assert "no unet/config.json; give a Stable Diffusion pipeline folder" in caplog.text
+    assert fine_tune(data, base / "unet", tmp_path / "a") == 2
+    assert "text_encoder: no such folder; give --text-encoder" in caplog.text
     assert fine_tune(data, base, tmp_path / "b", optimizer="sgd") == 2
     assert "optimizer: 'sgd' is unknown; use one of muon, adamw" in caplog.text
     assert fine_tune(data, base, tmp_path / "c", "--set", 'rules={"dropp": 1}') == 2
@@ -213,6 +273,8 @@ def test_bad_input_is_named(data, base, tmp_path, caplog):
     assert "8 channels, the base takes 4; encode with" in caplog.text
     plain = ["unet", "--recipe", "paper", "--base", str(base), "--data", str(data), "-o", str(tmp_path / "e")]
     settings = [text for name, value in SMALL.items() for text in ("--set", f"{name}={json.dumps(value)}")]
+    assert main([*plain, "--latents", str(tmp_path / "none.npy"), *settings]) == 2
+    assert "none.npy: cannot be read" in caplog.text
     assert main([*plain, "--latents", str(data / "latents.npy"), *settings]) == 2
     assert "flip: the rules mirror images" in caplog.text
 

@@ -53,7 +53,7 @@ def test_formats_of_a_forward_pass_are_as_often_kept_as_published():
 
 
 def test_largest_boxes_take_the_slots_and_all_samples_share_the_formats():
-    rules, data = PaperRules(keep_point_only=0.0), locations()
+    rules, data = PaperRules(keep_point_only=0.0, no_grounding=0.0), locations()
     for seed in range(20):
         choices = list(rules.choices(data, np.array([0, 0, 0]), 2, np.random.default_rng(seed)))
         for choice in choices:
@@ -73,6 +73,24 @@ def test_caption_phrase_and_mirror_have_their_shares():
     assert set(names.tolist()) == {1, 2}
     assert (names == data.phrase_ids[0, NAME_LEVEL]).mean() == pytest.approx(0.5, abs=0.02)
     assert np.mean([choice.flipped for choice in many]) == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_tenth_of_the_forward_passes_shows_no_instances():
+    rules, data, rng = PaperRules(), locations(), np.random.default_rng(2)
+    passes = [list(rules.choices(data, np.zeros(3, np.int64), 30, rng)) for _ in range(2000)]
+    empty = [all(len(choice.instances) == 0 for choice in choices) for choices in passes]
+    assert np.mean(empty) == pytest.approx(0.1, abs=0.02)
+    assert all(
+        any(len(choice.instances) for choice in choices) != nothing
+        for choices, nothing in zip(passes, empty, strict=True)
+    )
+    captions = [
+        choice.caption > 0
+        for choices, nothing in zip(passes, empty, strict=True)
+        if nothing
+        for choice in choices
+    ]
+    assert np.mean(captions) == pytest.approx(0.5, abs=0.08)
 
 
 def test_an_image_without_instances_shows_none():
