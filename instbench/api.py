@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from reference_model.checkpoints.folders import Conversion
     from reference_model.checkpoints.whole import Weights
 
-__all__ = ["RunOutcome", "convert", "convert_detector", "find_runs", "generate", "plan_runs", "run", "score"]
+__all__ = ["RunOutcome", "convert", "convert_detector", "find_runs", "generate", "is_run"]
+__all__ += ["plan_images", "plan_runs", "run", "score", "score_images"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +69,7 @@ def plan_runs(
         Each plan with the folder that it would use.
     """
     session = session or Session()
-    data = None
-    if annotations is not None:
-        # Absolute, so that `score` finds the real images again from wherever it is called.
-        data = CocoData(
-            annotations=Path(annotations).absolute(),
-            captions=None if captions is None else Path(captions).absolute(),
-            images=None if images is None else Path(images).absolute(),
-        )
-        if data.images is not None and not data.images.is_dir():
-            raise InputError(f"--images {images}: no such folder")
-    elif captions is not None or images is not None:
-        raise InputError("--captions and --images belong to --annotations; give --annotations FILE too")
+    data = _own_data(annotations, captions, images)
     targets = _targets(benchmarks, Path(output), edition)
     evaluators = _replacements(detector, image_text, features)
     _check_used(evaluators, [target.benchmark for target in targets])
@@ -94,6 +84,23 @@ def plan_runs(
         )
         for target in targets
     ]
+
+
+def _own_data(
+    annotations: str | Path | None, captions: str | Path | None, images: str | Path | None
+) -> CocoData | None:
+    """The user's data; paths become absolute, so that `score` finds the real images from wherever it is called."""
+    if annotations is None:
+        if captions is not None or images is not None:
+            raise InputError("--captions and --images belong to --annotations; give --annotations FILE too")
+        return None
+    if images is not None and not Path(images).is_dir():
+        raise InputError(f"--images {images}: no such folder")
+    return CocoData(
+        annotations=Path(annotations).absolute(),
+        captions=None if captions is None else Path(captions).absolute(),
+        images=None if images is None else Path(images).absolute(),
+    )
 
 
 def _replacements(
@@ -205,6 +212,11 @@ def _run(arguments: dict[str, Any], *, score: bool) -> list[RunOutcome]:
     return [execute(plan, folder, session, fresh=fresh, score=score) for plan, folder in plans]
 
 
+def is_run(path: str | Path) -> bool:
+    """Whether a path is a run folder."""
+    return RunFolder(Path(path)).run_json.is_file()
+
+
 def find_runs(path: str | Path) -> list[Path]:
     """Returns the run folders at a path: itself, or those directly inside.
 
@@ -216,7 +228,10 @@ def find_runs(path: str | Path) -> list[Path]:
         return [root]
     found = sorted(file.parent for file in root.glob("*/run.json")) if root.is_dir() else []
     if not found:
-        raise InputError(f"{root}: no run here (no run.json); give a run folder or a folder of runs")
+        raise InputError(
+            f"{root}: no run here (no run.json); give a run folder or a folder of runs, "
+            "or for images made elsewhere add --benchmark B -o DIR"
+        )
     return found
 
 
@@ -228,7 +243,7 @@ def score(
     features: str | Path | None = None,
     session: Session | None = None,
 ) -> list[RunOutcome]:
-    """Observes and scores finished images again.
+    """Observes and scores finished images again. For images made elsewhere see `score_images`.
 
     Args:
         path: A run folder, or a folder of run folders.
@@ -243,6 +258,97 @@ def score(
     session = session or Session()
     evaluators = _replacements(detector, image_text, features)
     return [rescore(folder, session, evaluators) for folder in find_runs(path)]
+
+
+def plan_images(
+    folder: str | Path,
+    benchmark: str,
+    *,
+    edition: str = defaults.EDITION,
+    name: str | None = None,
+    limit: int | None = None,
+    seed: int = defaults.SEED,
+    annotations: str | Path | None = None,
+    captions: str | Path | None = None,
+    images: str | Path | None = None,
+    allow_missing: bool = False,
+    resize: bool = False,
+    allow_real: bool = False,
+    detector: str | Path | None = None,
+    image_text: str | Path | None = None,
+    features: str | Path | None = None,
+    session: Session | None = None,
+) -> Plan:
+    """Checks a folder of images made elsewhere and plans its run; writes nothing. See `score_images`."""
+    from instbench.generators.image_folder import FolderRules, ImageFolderGenerator
+
+    ready = ImageFolderGenerator(Path(folder), FolderRules(allow_missing, resize, allow_real))
+    asked = load_benchmark(benchmark, edition)
+    evaluators = _replacements(detector, image_text, features)
+    _check_used(evaluators, [asked])
+    settings = RunSettings(
+        limit=limit, seed=seed, data=_own_data(annotations, captions, images), evaluators=evaluators
+    )
+    where = Path(folder).absolute()
+    return make_plan(asked, session or Session(), checkpoint=where, settings=settings, ready=ready, name=name)
+
+
+def score_images(
+    folder: str | Path,
+    benchmark: str,
+    output: str | Path,
+    *,
+    edition: str = defaults.EDITION,
+    name: str | None = None,
+    limit: int | None = None,
+    seed: int = defaults.SEED,
+    annotations: str | Path | None = None,
+    captions: str | Path | None = None,
+    images: str | Path | None = None,
+    allow_missing: bool = False,
+    resize: bool = False,
+    allow_real: bool = False,
+    detector: str | Path | None = None,
+    image_text: str | Path | None = None,
+    features: str | Path | None = None,
+    fresh: bool = False,
+    session: Session | None = None,
+) -> RunOutcome:
+    """Scores images that were made elsewhere, as a run of their own.
+
+    Args:
+        folder: The images; how they are named is said by `instbench.generators.manifest.read_manifest`.
+        benchmark: Name or path of the benchmark that they answer.
+        output: The run folder.
+        edition: "strict" or "paper".
+        name: What to call their maker in the results.
+        limit: First so many layouts.
+        seed: Seed of metrics that draw at random.
+        annotations: COCO-format instances file to use in place of the benchmark's data.
+        captions: COCO-format captions file to it.
+        images: Folder of the real images to it, for FID and to notice real images in the folder.
+        allow_missing: Missing and unreadable images are misses, extra images are left out.
+        resize: Squash images of another size to the canvas.
+        allow_real: Score the folder although it holds the real images.
+        detector: Detector in place of the benchmark's, see `run`.
+        image_text: Image-text model in place of the benchmark's.
+        features: Feature extractor in place of the benchmark's.
+        fresh: Delete the run that is in the output folder first.
+        session: Loaded networks, to share between calls.
+
+    Returns:
+        The outcome.
+
+    Raises:
+        InputError: If the folder does not answer the benchmark; `details` lists every file that does not fit.
+    """
+    arguments = locals()
+    target = Path(arguments.pop("output"))
+    fresh = arguments.pop("fresh")
+    arguments["session"] = session = session or Session()
+    RunFolder(target).check_usable()
+    plan = plan_images(**arguments)
+    return execute(plan, target, session, fresh=fresh)
 
 
 def convert(

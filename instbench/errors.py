@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = ["EXIT_BAD_INPUT", "EXIT_DONE", "EXIT_FAILURES", "EXIT_INTERRUPTED", "InputError"]
 
 EXIT_DONE = 0
@@ -15,4 +17,9 @@ class InputError(ValueError):
 
     Args:
         message: One line that names the file (or option), the field or id, and the fix.
+        details: Lines of a report that is printed before it, where many things are wrong at once.
     """
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)

@@ -39,6 +39,7 @@ COMMANDS = {
     "instbench run shapes-box --model reference --limit 32 -o runs/try": RunBy.DRY,
     "instbench run shapes-box --model text-only --limit 32 -o runs/floor": RunBy.DRY,
     "instbench run shapes-real --limit 32 -o runs/ceiling": RunBy.DRY,
+    "instbench score runs/try/images --benchmark shapes-box --limit 32 --name mine -o runs/elsewhere": RunBy.SLOW,
     "instbench data prepare shapes --split val --count 8 -o data/mine": RunBy.FAST,
     "instbench validate data/mine/instances.json --captions data/mine/captions.json": RunBy.FAST,
     "instbench run shapes-box --annotations data/mine/instances.json --captions data/mine/captions.json"
@@ -145,7 +146,8 @@ def test_run_commands_run(workplace: Path) -> None:
         if run_by is RunBy.DRY:
             call(re.sub(r"--limit \d+", "", command), "--limit", "2", "--num-inference-steps", "2")
     call("instbench score runs/try")
-    for name in ("try", "floor", "ceiling", "mine", "grey"):
+    call("instbench score runs/try/images --benchmark shapes-box --limit 2 --name mine -o runs/elsewhere")
+    for name in ("try", "floor", "ceiling", "elsewhere", "mine", "grey"):
         assert (workplace / "runs" / name / "results.json").is_file()
         assert len(list((workplace / "runs" / name / "images").glob("*.png"))) == 2
 

@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say("interrupted; run the same command again to continue")
         return EXIT_INTERRUPTED
     except InputError as error:
+        for line in error.details:
+            _say(line)
         _say(f"error: {error}")
         return _failed(args.verbose, EXIT_BAD_INPUT)
     except BrokenPipeError:

@@ -10,9 +10,11 @@ from instbench import defaults
 
 __all__ = [
     "EVALUATOR_OPTIONS",
+    "add_data_options",
     "add_evaluator_options",
     "add_network_options",
     "add_run_options",
+    "positive",
     "run_arguments",
     "session_from",
 ]
@@ -28,7 +30,8 @@ def _batch_size(text: str) -> int | str:
     raise argparse.ArgumentTypeError(f"{text!r}: give auto or a number of 1 or more")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """Reads a number of 1 or more."""
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r}: give a number of 1 or more")
@@ -71,6 +74,14 @@ def add_evaluator_options(
         group.add_argument(option, metavar="NAME|PATH", help=f"{what}, or a name (see ls evaluators)")
 
 
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the user's own data."""
+    data = parser.add_argument_group("your own data under the same protocol")
+    data.add_argument("--annotations", type=Path, metavar="FILE", help="COCO-format instances")
+    data.add_argument("--captions", type=Path, metavar="FILE", help="COCO-format captions")
+    data.add_argument("--images", type=Path, metavar="DIR", help="the real images")
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds everything that `run` and `generate` take."""
     parser.add_argument("benchmarks", nargs="+", metavar="BENCHMARK", help="name (see ls) or a .yaml file")
@@ -87,20 +98,17 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="run folder; DIR/<benchmark> if several",
     )
     parser.add_argument("--edition", choices=("strict", "paper"), default=defaults.EDITION)
-    parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N layouts")
+    parser.add_argument("--limit", type=positive, metavar="N", help="only the first N layouts")
     parser.add_argument("--seed", type=int, default=defaults.SEED, metavar="S")
     parser.add_argument("--fresh", action="store_true", help="delete the run that is in the folder first")
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     sampling = parser.add_argument_group("sampling (default: the benchmark's or the model's own)")
-    sampling.add_argument("--num-inference-steps", type=_positive, metavar="N")
+    sampling.add_argument("--num-inference-steps", type=positive, metavar="N")
     sampling.add_argument("--guidance-scale", type=float, metavar="G")
     sampling.add_argument("--alpha", type=_share, metavar="A", help="share of the steps with grounding on")
     sampling.add_argument("--mis", type=_share, metavar="S", help="share of the steps run per instance")
-    data = parser.add_argument_group("your own data under the same protocol")
-    data.add_argument("--annotations", type=Path, metavar="FILE", help="COCO-format instances")
-    data.add_argument("--captions", type=Path, metavar="FILE", help="COCO-format captions")
-    data.add_argument("--images", type=Path, metavar="DIR", help="the real images")
+    add_data_options(parser)
     add_evaluator_options(parser)
     add_network_options(parser)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from instbench.cli.options import add_run_options, run_arguments
 from instbench.cli.output import make_console
 from instbench.errors import EXIT_DONE, EXIT_FAILURES
 
-__all__ = ["dry_run", "register", "report", "run"]
+__all__ = ["dry_run", "print_plans", "register", "report", "run"]
 
 
 def register(subparsers: Any) -> None:
@@ -40,6 +41,7 @@ def report(outcomes: list[Any], *, as_json: bool) -> int:
                 "images_made": one.made,
                 "images_kept": one.kept,
                 "images_failed": list(one.failed),
+                "images_missing": list(one.missing),
                 "results": None if one.results is None else one.results.model_dump(mode="json"),
             }
             for one in outcomes
@@ -51,7 +53,8 @@ def report(outcomes: list[Any], *, as_json: bool) -> int:
             make_console().print(results_table(scored))
         for one in outcomes:
             failed = f", {len(one.failed)} failed" if one.failed else ""
-            print(f"{one.folder}: {one.made} images made, {one.kept} kept{failed}")
+            missing = f", {len(one.missing)} missing (misses)" if one.missing else ""
+            print(f"{one.folder}: {one.made} images made, {one.kept} kept{failed}{missing}")
     failures = sum(len(one.failed) for one in outcomes)
     if failures:
         print(f"finished with failures: {failures} images are missing", file=sys.stderr)
@@ -61,12 +64,16 @@ def report(outcomes: list[Any], *, as_json: bool) -> int:
 def dry_run(args: argparse.Namespace) -> int:
     """Plans and prints, writes nothing."""
     from instbench import api
+
+    return print_plans(api.plan_runs(**run_arguments(args)), fresh=args.fresh, as_json=args.json)
+
+
+def print_plans(plans: list[tuple[Any, Path]], *, fresh: bool, as_json: bool) -> int:
+    """Prints what plans would do."""
     from instbench.execution.dry_run import describe
 
-    facts = [
-        describe(plan, folder, fresh=args.fresh) for plan, folder in api.plan_runs(**run_arguments(args))
-    ]
-    if args.json:
+    facts = [describe(plan, folder, fresh=fresh) for plan, folder in plans]
+    if as_json:
         print(json.dumps(facts, indent=2))
         return EXIT_DONE
     for one in facts:

@@ -29,13 +29,15 @@ def describe(plan: Plan, folder: Path, *, fresh: bool = False) -> dict[str, Any]
     """
     check_folder(plan, folder, fresh=fresh)
     requests = make_requests(plan.benchmark, plan.layouts, seed=plan.settings.seed, sampling=plan.sampling)
+    requests = [one for one in requests if one.layout.image_key not in set(plan.absent)]
     to_make = len(requests if fresh else pending_requests(RunFolder(folder), requests))
     sampling = {name: value for name, value in plan.identity.sampling.items() if value is not None}
     return {
         "benchmark": f"{plan.benchmark.name} v{plan.benchmark.version} {plan.benchmark.edition}",
         "model": plan.model,
         "folder": str(folder),
-        "images": len(requests),
+        "images": len(plan.layouts),
+        **({"images_missing": len(plan.absent)} if plan.absent else {}),
         "images_to_make": to_make,
         "instances": sum(len(layout.requested) for layout in plan.layouts),
         "conditions": ", ".join(plan.identity.conditions) or "none",

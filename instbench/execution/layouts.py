@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from instbench.benchmarks.schema import Benchmark, CocoData, NamedData, ShapesData
@@ -14,7 +14,7 @@ from instbench.layouts.types import Layout
 from instbench.registry import did_you_mean
 from instbench.runs.atomic import canonical_json, sha256_bytes, sha256_file
 
-__all__ = ["checked_layouts", "dataset_identity", "layouts_sha256", "make_layouts"]
+__all__ = ["checked_layouts", "dataset_identity", "layouts_sha256", "make_layouts", "source_names"]
 
 
 def make_layouts(benchmark: Benchmark, limit: int | None = None) -> tuple[Layout, ...]:
@@ -58,6 +58,29 @@ def named_files(data: NamedData) -> CocoData:
     return CocoData(
         annotations=paths.annotations, captions=paths.captions, images=paths.images, count=data.count
     )
+
+
+def source_names(benchmark: Benchmark) -> dict[int, str]:
+    """File names of the source images by image id, as far as the annotations tell.
+
+    They are compared with the names of ready images; nothing is opened by them.
+
+    Raises:
+        InputError: If the annotations cannot be read.
+    """
+    from instbench.datasets.problems import read_json
+
+    data = benchmark.dataset
+    if isinstance(data, ShapesData):
+        return {}  # named by their keys
+    if isinstance(data, NamedData):
+        data = named_files(data)
+    names = {}
+    for image in read_json(data.annotations)["images"]:
+        name = image.get("file_name") or image.get("coco_url")
+        if isinstance(name, str):
+            names[image["id"]] = PurePosixPath(name).name
+    return names
 
 
 @lru_cache(maxsize=16)

@@ -43,6 +43,7 @@ class RunOutcome:
         made: Images made by this call.
         kept: Images that were there already.
         failed: Images that could not be made.
+        missing: Images that a folder of ready images lacks and may lack; their objects are misses.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class RunOutcome:
     made: int
     kept: int
     failed: tuple[str, ...]
+    missing: tuple[str, ...] = ()
 
 
 def check_folder(plan: Plan, folder: Path, *, fresh: bool = False) -> None:
@@ -102,12 +104,18 @@ def execute(
         with _recorded(run, record):
             with _timed(record, "plan"):
                 _write_layouts(run, plan.layouts)
-            requests = make_requests(
+            asked = make_requests(
                 plan.benchmark, plan.layouts, seed=plan.settings.seed, sampling=plan.sampling
             )
+            absent = set(plan.absent)
+            requests = [one for one in asked if one.layout.image_key not in absent]
             with _timed(record, "generate"):
                 made = generate_images(run, plan.generator, requests, session.images_per_call())
-            record.counts = {"images": len(requests), "images_failed": len(made.failed)}
+            record.counts = {
+                "images": len(asked),
+                "images_failed": len(made.failed),
+                "images_missing": len(absent),
+            }
             results = None
             if score:
                 results = _observe_and_score(
@@ -119,7 +127,7 @@ def execute(
         elif score or (before == "success" and not made.made):
             record.status = "success"
         _save(run, record)
-    return RunOutcome(folder, results, made.made, made.kept, failed)
+    return RunOutcome(folder, results, made.made, made.kept, failed, plan.absent)
 
 
 def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None = None) -> RunOutcome:
@@ -161,13 +169,20 @@ def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None =
         with _recorded(run, record):
             results = _observe_and_score(run, record, benchmark, layouts, evaluators, session)
         keys = [layout.image_key for layout in layouts]
-        missing = tuple(key for key in keys if not run.has_image(key, benchmark.canvas_size))
-        record.counts = {"images": len(keys), "images_failed": len(missing)}
+        gone = [key for key in keys if not run.has_image(key, benchmark.canvas_size)]
+        allowed = set((record.images_elsewhere or {}).get("missing", ()))
+        absent = tuple(key for key in gone if key in allowed)
+        missing = tuple(key for key in gone if key not in allowed)
+        record.counts = {
+            "images": len(keys),
+            "images_failed": len(missing),
+            "images_missing": len(absent),
+        }
         record.status, record.error = "success", None
         if missing:
             record.status, record.error = "error", f"{len(missing)} images are missing"
         _save(run, record)
-    return RunOutcome(folder, results, 0, len(keys) - len(missing), missing)
+    return RunOutcome(folder, results, 0, len(keys) - len(gone), missing, absent)
 
 
 def _observe_and_score(
@@ -199,6 +214,7 @@ def _new_record(plan: Plan) -> RunRecord:
         model=plan.model,
         checkpoint=None if plan.checkpoint is None else str(plan.checkpoint),
         benchmark=plan.benchmark.model_dump(mode="json"),
+        images_elsewhere=plan.images_elsewhere,
         settings_asked=plan.settings.to_json(),
         settings_resolved=dict(plan.identity.sampling),
         started_at=_now(),

@@ -14,9 +14,10 @@ from instbench._version import __version__
 from instbench.benchmarks.schema import Benchmark, CocoData, SamplingSpec
 from instbench.errors import InputError
 from instbench.execution.catalog import check_metrics
-from instbench.execution.layouts import checked_layouts, dataset_identity, layouts_sha256
+from instbench.execution.layouts import checked_layouts, dataset_identity, layouts_sha256, source_names
 from instbench.execution.session import Evaluators, Session
 from instbench.generators.base import GenerationRequest, Generator, SamplingSettings
+from instbench.generators.image_folder import ImageFolderGenerator
 from instbench.layouts.types import Condition, Layout
 from instbench.registry import check_evaluator, check_generator
 from instbench.runs.identity import IdentityV1
@@ -68,6 +69,8 @@ class Plan:
         identity: Identity of the run.
         generator: The generator.
         evaluators: The evaluators.
+        absent: Keys of layouts that the generator is known to have no image for; their objects are misses.
+        images_elsewhere: What was found in a folder of ready images, None for other generators.
     """
 
     benchmark: Benchmark
@@ -79,6 +82,8 @@ class Plan:
     identity: IdentityV1
     generator: Generator
     evaluators: Evaluators
+    absent: tuple[str, ...] = ()
+    images_elsewhere: dict[str, Any] | None = None
 
 
 def model_for(benchmark: Benchmark, model: str | None) -> str:
@@ -103,6 +108,8 @@ def make_plan(
     model: str | None = None,
     checkpoint: Path | None = None,
     settings: RunSettings | None = None,
+    ready: ImageFolderGenerator | None = None,
+    name: str | None = None,
 ) -> Plan:
     """Plans a run: data, settings, networks and identity. Writes nothing.
 
@@ -112,6 +119,8 @@ def make_plan(
         model: Generator name, None for the default.
         checkpoint: Checkpoint of the generator.
         settings: What the user asks for.
+        ready: A folder of ready images with rules of its own, in place of a model.
+        name: What to call the model in the results; None takes its own name.
 
     Returns:
         The plan.
@@ -125,22 +134,33 @@ def make_plan(
     if settings.data is not None:
         benchmark = benchmark.with_data(settings.data)
     benchmark = benchmark.with_evaluators(settings.evaluators)
-    name = model_for(benchmark, model)
+    known = model_for(benchmark, "image-folder" if ready is not None else model)
     # Cheap checks and data first: bad input must not wait for networks to load.
-    check_generator(name, checkpoint)
+    check_generator(known, checkpoint)
     check_metrics(benchmark)
     for role, evaluator in benchmark.evaluators.model_dump(exclude_none=True).items():
         check_evaluator(role, evaluator)
     layouts = checked_layouts(benchmark, settings.limit)
     sampling = _merged(benchmark, settings.sampling)
-    generator = session.generator(name, checkpoint)
+    generator = session.generator(known, checkpoint) if ready is None else ready
     conditions = frozenset(benchmark.conditions)
     missing = conditions - frozenset(generator.conditions)
     # The floor is shown nothing on purpose; the ceiling and ready images need no conditions.
     if missing and generator.conditions:
         raise InputError(
-            f"model {name!r} cannot be shown {', '.join(sorted(missing))}, which {benchmark.name} needs"
+            f"model {known!r} cannot be shown {', '.join(sorted(missing))}, which {benchmark.name} needs"
         )
+    absent: tuple[str, ...] = ()
+    found: dict[str, Any] | None = None
+    if isinstance(generator, ImageFolderGenerator):
+        generator = generator.for_layouts(
+            layouts,
+            benchmark.canvas_size,
+            names=source_names(benchmark),
+            complete=settings.limit is None,
+            benchmark=benchmark.name,
+        )
+        absent, found = generator.absent, generator.report()
     sampling = generator.resolve_sampling(sampling)
     evaluators = session.evaluators(benchmark, layouts)
     identity = IdentityV1(
@@ -159,7 +179,19 @@ def make_plan(
         evaluators=evaluators.identity(),
         code_version=__version__,
     )
-    return Plan(benchmark, name, checkpoint, layouts, settings, sampling, identity, generator, evaluators)
+    return Plan(
+        benchmark=benchmark,
+        model=name or known,
+        checkpoint=checkpoint,
+        layouts=layouts,
+        settings=settings,
+        sampling=sampling,
+        identity=identity,
+        generator=generator,
+        evaluators=evaluators,
+        absent=absent,
+        images_elsewhere=found,
+    )
 
 
 def _merged(benchmark: Benchmark, asked: SamplingSettings) -> SamplingSettings:

@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from instbench.errors import InputError
 
-__all__ = ["RESIZE_RULE", "open_picture", "to_canvas"]
+__all__ = ["MAX_PIXELS", "RESIZE_RULE", "open_picture", "to_canvas"]
+
+MAX_PIXELS = 2**26
+"""Pictures with more pixels are refused before they are decoded: small files can unfold to many gigabytes."""
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_DAMAGED = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    zlib.error,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 RESIZE_RULE = "squash to the square canvas, PIL bicubic with antialiasing; untouched at canvas size"
 
 
 def open_picture(path: Path) -> Image.Image:
-    """Reads an image file as RGB.
+    """Reads a PNG, JPEG, WebP, BMP or TIFF file as RGB, all of it: a truncated file is refused.
 
     Raises:
-        InputError: If it is missing or no image.
+        InputError: If it is missing, no such image, damaged, or of more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=_FORMATS) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(f"{picture.width}x{picture.height} pixels are too many")
             return picture.convert("RGB")
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; check the images folder") from None
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as an image ({error}); replace the file") from None
+    except _DAMAGED as error:
+        reason = f"no {', '.join(_FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+        raise InputError(f"{path}: cannot be read as an image ({reason}); replace the file") from None
 
 
 def to_canvas(picture: Image.Image, canvas_size: int) -> Image.Image:

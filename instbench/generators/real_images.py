@@ -13,7 +13,7 @@ from instbench.generators.base import GeneratedImage, GenerationRequest, Samplin
 from instbench.generators.pictures import RESIZE_RULE, open_picture, to_canvas
 from instbench.layouts.types import Condition, Layout
 
-__all__ = ["RealImagesGenerator"]
+__all__ = ["RealImagesGenerator", "source_picture"]
 
 _ALL_SCENES = 999_999
 
@@ -41,17 +41,23 @@ class RealImagesGenerator:
             InputError: If an image is missing or unknown.
         """
         for request in requests:
-            picture = to_canvas(self._picture(request.layout), request.canvas_size)
+            picture = to_canvas(source_picture(request.layout), request.canvas_size)
             yield GeneratedImage(request.layout.image_key, picture)
 
-    def _picture(self, layout: Layout) -> Image.Image:
-        if layout.source_path is not None:
-            return open_picture(Path(layout.source_path))
-        if layout.dataset.startswith("shapes"):
-            from instbench.datasets.shapes import shapes_dataset
 
-            world, _, split = layout.dataset.rpartition("-")
-            return shapes_dataset(world, split, _ALL_SCENES).image(layout.image_id)
-        raise InputError(
-            f"{layout.image_key}: the layout has no real image; give the folder of the images with --images"
-        )
+def source_picture(layout: Layout) -> Image.Image:
+    """The real image of a layout at its own size.
+
+    Raises:
+        InputError: If it is missing, unreadable or unknown.
+    """
+    if layout.source_path is not None:
+        return open_picture(Path(layout.source_path))
+    if layout.dataset.startswith("shapes"):
+        from instbench.datasets.shapes import shapes_dataset
+
+        world, _, split = layout.dataset.rpartition("-")
+        return shapes_dataset(world, split, _ALL_SCENES).image(layout.image_id)
+    raise InputError(
+        f"{layout.image_key}: the layout has no real image; give the folder of the images with --images"
+    )

@@ -50,7 +50,8 @@ class RunRecord(_Record):
         versions: Versions of the packages.
         environment: Facts about the machine.
         timings: Seconds per stage, summed over all calls.
-        counts: Images asked and failed.
+        counts: Images asked, failed, and missing from a folder of ready images.
+        images_elsewhere: What was found in a folder of ready images, and what it was allowed; null for others.
         error: One line, if the last call failed.
         started_at: ISO time in UTC of the first call.
         updated_at: ISO time in UTC of the last write.
@@ -69,6 +70,7 @@ class RunRecord(_Record):
     environment: dict[str, Any] = Field(default_factory=dict)
     timings: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
+    images_elsewhere: dict[str, Any] | None = None
     error: str | None = None
     started_at: str | None = None
     updated_at: str | None = None
