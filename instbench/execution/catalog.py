@@ -140,6 +140,11 @@ METRICS = Registry(
             )
         ),
         Entry(
+            "clip_score",
+            "whole images against their captions, 100 times the cosine",
+            f"{_SCORERS}:image_clip_score",
+        ),
+        Entry(
             "fid",
             "Frechet distance to the real images of the layouts",
             f"{_SCORERS}:feature_distance",

@@ -202,6 +202,7 @@ def _observe_and_score(
             attributes=asked_attributes(benchmark),
             published=benchmark.edition == "paper",
             file_format=benchmark.file_format,
+            captions=any(metric.name == "clip_score" for metric in benchmark.metrics),
         )
     with _timed(record, "score"):
         return score_run(run, record, benchmark, layouts, observations, evaluators, session)

@@ -58,6 +58,7 @@ _CROPS = pa.schema(
     ]
 )
 _FEATURES = pa.schema([*_KEYS, ("features", pa.list_(pa.float32()))])
+_CAPTIONS = pa.schema([*_KEYS, ("similarity", pa.float32())])
 
 CropKey = tuple[str, int, str]
 
@@ -73,6 +74,7 @@ class Observations:
         phrase_scores: Similarities of the same crops to the phrases of their instances.
         labels: The label words by attribute.
         features: Image features by image key.
+        caption_scores: Similarities of whole images to their captions by image key.
         missing: Keys of images that do not exist.
     """
 
@@ -81,6 +83,7 @@ class Observations:
     phrase_scores: dict[CropKey, float] = field(default_factory=dict)
     labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
     features: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    caption_scores: dict[str, float] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
 
 
@@ -93,6 +96,7 @@ def observe_images(
     attributes: Sequence[str] = (),
     published: bool = False,
     file_format: str = "png",
+    captions: bool = False,
     chunk: int = defaults.OBSERVE_CHUNK,
 ) -> Observations:
     """Runs the evaluators on the images that they have not seen yet.
@@ -108,12 +112,15 @@ def observe_images(
         attributes: Attributes ("color", "texture") to score on crops.
         published: Crop the asked boxes, as the published script does, in place of the found objects.
         file_format: "png", or "jpeg-q75" to show evaluators the images after that compression.
+        captions: Compare whole images with their captions.
         chunk: Images between two writes.
 
     Returns:
         All observations, those read back included.
     """
-    observer = _Observer(folder, layouts, evaluators, canvas_size, attributes, published, file_format)
+    observer = _Observer(
+        folder, layouts, evaluators, canvas_size, attributes, published, file_format, captions
+    )
     hashes = {
         layout.image_key: sha256_file(folder.image_path(layout.image_key))
         for layout in layouts
@@ -142,6 +149,7 @@ class _Observer:
         attributes: Sequence[str],
         published: bool,
         file_format: str,
+        captions: bool,
     ) -> None:
         self.folder = folder
         self.layouts = layouts
@@ -154,7 +162,7 @@ class _Observer:
         if self.compressed:
             identity = {role: {**one, "sees": file_format} for role, one in identity.items()}
         where = folder.observations
-        self.detections = self.crops = self.features = None
+        self.detections = self.crops = self.features = self.captions = None
         if evaluators.detector is not None:
             self.detections = ObservationTable(where, "detections", _DETECTIONS, identity["detector"])
         if self.labels:
@@ -176,6 +184,10 @@ class _Observer:
             self.crops = ObservationTable(where, "crops", _CROPS, maker)
         if evaluators.features is not None:
             self.features = ObservationTable(where, "features", _FEATURES, identity["features"])
+        if captions and evaluators.image_text is not None:
+            texts = {layout.image_key: layout.caption for layout in layouts}
+            asked_of = {"image_text": identity["image_text"], "captions": texts}
+            self.captions = ObservationTable(where, "captions", _CAPTIONS, asked_of)
 
     @property
     def _can_crop(self) -> bool:
@@ -185,7 +197,8 @@ class _Observer:
 
     @property
     def tables(self) -> list[ObservationTable]:
-        return [table for table in (self.detections, self.crops, self.features) if table is not None]
+        known = (self.detections, self.crops, self.features, self.captions)
+        return [table for table in known if table is not None]
 
     def seen(self, key: str, digest: str) -> bool:
         return all(table.has(key, digest) for table in self.tables)
@@ -205,6 +218,8 @@ class _Observer:
                     self.crops.add(self._crop_row(layout, image, hashes[layout.image_key]))
         if self.features is not None:
             self._extract(self.features, images, hashes)
+        if self.captions is not None:
+            self._compare(self.captions, layouts, images, hashes)
         for table in self.tables:
             table.flush()
 
@@ -228,6 +243,22 @@ class _Observer:
         features = self.evaluators.features.features([images[key] for key in keys])
         for key, vector in zip(keys, features, strict=True):
             table.add({"image_key": key, "image_sha256": hashes[key], "features": vector.tolist()})
+
+    def _compare(
+        self,
+        table: ObservationTable,
+        layouts: Sequence[Layout],
+        images: Mapping[str, Image.Image],
+        hashes: Mapping[str, str],
+    ) -> None:
+        todo = [one for one in layouts if not table.has(one.image_key, hashes[one.image_key])]
+        if not todo or self.evaluators.image_text is None:
+            return
+        texts = [layout.caption for layout in todo]
+        scores = self.evaluators.image_text.similarity([images[one.image_key] for one in todo], texts)
+        for layout, similarity in zip(todo, scores.diagonal().tolist(), strict=True):
+            key = layout.image_key
+            table.add({"image_key": key, "image_sha256": hashes[key], "similarity": similarity})
 
     def _crop_row(self, layout: Layout, image: Image.Image, digest: str) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -270,6 +301,8 @@ class _Observer:
             if self.features is not None:
                 vector = self.features.rows[key]["features"]
                 result.features[key] = np.asarray(vector, dtype=np.float32)
+            if self.captions is not None:
+                result.caption_scores[key] = float(self.captions.rows[key]["similarity"])
             if self.crops is not None:
                 row = self.crops.rows[key]
                 columns = (row["annotation_ids"], row["attributes"], row["scores"], row["phrase_scores"])

@@ -24,7 +24,14 @@ from instbench.runs.records import MetricRecord
 if TYPE_CHECKING:
     from metrics import AttributeBindingResult
 
-__all__ = ["attribute_accuracy", "average_precision", "feature_distance", "mask_iou", "points_in_mask"]
+__all__ = [
+    "attribute_accuracy",
+    "average_precision",
+    "feature_distance",
+    "image_clip_score",
+    "mask_iou",
+    "points_in_mask",
+]
 
 NO_MASKS = "the detector gives no masks"
 NOT_FOUND = "the object was not found"
@@ -330,6 +337,25 @@ def attribute_accuracy(
     record = _record(context, getattr(result, number), n_scored, +skipped, **details)
     record.higher_is_better = number != "leakage_rate"
     return record
+
+
+def image_clip_score(context: ScoreContext) -> MetricRecord:
+    """Similarity of whole images to their captions, 100 times the cosine; images that are missing are left out."""
+    from metrics import clip_score
+
+    if context.evaluators.image_text is None:
+        raise InputError(
+            f"{context.benchmark.name}: clip_score needs evaluators.image_text; name one in the benchmark"
+        )
+    seen = context.observations.caption_scores
+    result = clip_score([seen.get(layout.image_key) for layout in context.layouts])
+    return MetricRecord(
+        value=result.value,
+        n_scored=result.n_scored,
+        n_unscored=result.n_unscored,
+        unit="score",
+        reasons={NO_IMAGE: result.n_unscored} if result.n_unscored else {},
+    )
 
 
 def feature_distance(context: ScoreContext, *, kind: Literal["fid", "kid"]) -> MetricRecord:

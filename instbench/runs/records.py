@@ -84,7 +84,7 @@ class MetricRecord(_Record):
         ci95: 95 % interval over images, null where none was computed.
         n_scored: Units (instances, or images for FID) behind the number.
         n_unscored: Units that could not be scored.
-        unit: "fraction" or "distance".
+        unit: "fraction", "distance" or "score".
         higher_is_better: Direction.
         reasons: Why units were not scored, with counts.
         details: Facts that the number depends on (reference set, thresholds).

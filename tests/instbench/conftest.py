@@ -11,6 +11,12 @@ from instbench.registry import DETECTORS, FEATURES, GENERATORS, IMAGE_TEXT, Entr
 from tests.instbench.fakes import FakeDetector, FakeFeatures, FakeGenerator, FakeImageText
 
 
+@pytest.fixture(autouse=True)
+def data_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests never write to the user's cache."""
+    monkeypatch.setenv("INSTBENCH_DATA", str(tmp_path_factory.mktemp("home")))
+
+
 @dataclass
 class Fakes:
     """The stand-ins that the name "fake" stands for in this test."""

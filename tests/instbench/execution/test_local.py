@@ -421,3 +421,19 @@ def test_an_object_on_the_point_is_no_failure_whatever_its_size(tmp_path, fakes)
     assert not rows["found"].any()
     assert set(rows["failure"]) == {"correct"}
     assert outcome.results.failures.ap50 is None
+
+
+def test_whole_images_are_compared_with_their_captions(tmp_path, fakes):
+    toy = str(write_benchmark(tmp_path, metrics=[{"name": "clip_score"}]))
+    [outcome] = api.run(toy, tmp_path / "run", model="fake")
+    assert outcome.results is not None
+    record = outcome.results.metrics["clip_score"]
+    assert record.value is not None
+    assert 0 <= record.value <= 100
+    assert (record.n_scored, record.n_unscored, record.unit) == (5, 0, "score")
+    table = pd.read_parquet(tmp_path / "run" / "observations" / "captions.parquet")
+    assert record.value == pytest.approx((100 * table["similarity"].clip(lower=0)).mean(), rel=1e-6)
+    (tmp_path / "run" / "images" / "000000000013.png").unlink()
+    [outcome] = api.score(tmp_path / "run")
+    assert outcome.results is not None
+    assert outcome.results.metrics["clip_score"].reasons == {"no image": 1}
