@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
+from reference_model.checkpoints.restricted import open_checkpoint
+from reference_model.checkpoints.tensors import CheckpointError, LazyTensor
 from reference_model.training.recipe import UNetRecipe, grounding_settings, open_gates
 from reference_model.unet import InstanceUNet
 
@@ -142,20 +140,10 @@ def load_segment_backbone(unet: InstanceUNet, path: Path) -> None:
     if backbone is None:
         raise ValueError(f"{path}: the model has no segment branch; leave --segment-backbone out")
     try:
-        if path.suffix == ".pth":
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-            tensors = content["model"]
-        else:
-            tensors = load_file(path)
-    except (
-        OSError,
-        SafetensorError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        EOFError,
-        pickle.UnpicklingError,
-    ) as error:
+        with open_checkpoint(path) as content:
+            entries = content.get("model", content)
+            tensors = {str(name): one.read() for name, one in entries.items() if isinstance(one, LazyTensor)}
+    except (CheckpointError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: no weights of a ConvNeXt ({reason}); download it again") from None
     own = {name: value for name, value in tensors.items() if not name.startswith(_CLASSIFIER)}

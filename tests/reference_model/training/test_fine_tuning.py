@@ -287,6 +287,16 @@ def test_the_segment_branch_may_start_from_a_trained_convnext(tmp_path):
     load_segment_backbone(unet, tmp_path / "convnext.safetensors")
     for name, value in unet.position_net.convnext_tiny_backbone.state_dict().items():
         assert torch.equal(value, trained[name])
+    # The original release's own file: `torch.save({"model": …})`.
+    torch.save({"model": {**trained, **extra}}, tmp_path / "convnext.pth")
+    unet = tiny_unet()
+    load_segment_backbone(unet, tmp_path / "convnext.pth")
+    assert torch.equal(
+        unet.position_net.convnext_tiny_backbone.stages[0][0].gamma, trained["stages.0.0.gamma"]
+    )
+    (tmp_path / "broken.pth").write_bytes((tmp_path / "convnext.pth").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"broken\.pth: no weights of a ConvNeXt"):
+        load_segment_backbone(unet, tmp_path / "broken.pth")
     save_file(extra, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"other\.safetensors: not the ConvNeXt of this model"):
         load_segment_backbone(unet, tmp_path / "other.safetensors")
