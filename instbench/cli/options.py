@@ -14,6 +14,7 @@ __all__ = [
     "add_evaluator_options",
     "add_network_options",
     "add_run_options",
+    "add_slices_option",
     "positive",
     "run_arguments",
     "session_from",
@@ -58,6 +59,15 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         default=defaults.BATCH_SIZE,
         metavar="auto|N",
         help="images per call of the model; changes rounding at most (default: auto)",
+    )
+
+
+def add_slices_option(parser: argparse.ArgumentParser) -> None:
+    """Adds the table of slices."""
+    parser.add_argument(
+        "--slices",
+        action="store_true",
+        help="also print every number by category, size, instances in the image, overlap and position",
     )
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from instbench.cli.options import add_run_options, run_arguments
+from instbench.cli.options import add_run_options, add_slices_option, run_arguments
 from instbench.cli.output import make_console
 from instbench.errors import EXIT_DONE, EXIT_FAILURES
 
@@ -19,6 +19,7 @@ def register(subparsers: Any) -> None:
     """Adds the verb."""
     parser = subparsers.add_parser("run", help="score a model on benchmarks: generate, observe, score")
     add_run_options(parser)
+    add_slices_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -27,12 +28,13 @@ def run(args: argparse.Namespace) -> int:
 
     if args.dry_run:
         return dry_run(args)
-    return report(api.run(**run_arguments(args), fresh=args.fresh), as_json=args.json)
+    outcomes = api.run(**run_arguments(args), fresh=args.fresh)
+    return report(outcomes, as_json=args.json, slices=args.slices)
 
 
-def report(outcomes: list[Any], *, as_json: bool) -> int:
+def report(outcomes: list[Any], *, as_json: bool, slices: bool = False) -> int:
     """Prints outcomes and returns the exit code: 1 if an image could not be made."""
-    from instbench.reports.summary import results_table
+    from instbench.reports.summary import failures_table, results_table, slices_table
 
     if as_json:
         rows = [
@@ -50,7 +52,10 @@ def report(outcomes: list[Any], *, as_json: bool) -> int:
     else:
         scored = [one.results for one in outcomes if one.results is not None]
         if scored:
-            make_console().print(results_table(scored))
+            tables = [results_table(scored), failures_table(scored)]
+            for table in [*tables, slices_table(scored) if slices else None]:
+                if table is not None:
+                    make_console().print(table)
         for one in outcomes:
             failed = f", {len(one.failed)} failed" if one.failed else ""
             missing = f", {len(one.missing)} missing (misses)" if one.missing else ""

@@ -11,6 +11,7 @@ from instbench.cli.options import (
     add_data_options,
     add_evaluator_options,
     add_network_options,
+    add_slices_option,
     positive,
     session_from,
 )
@@ -42,6 +43,7 @@ def register(subparsers: Any) -> None:
         "path", type=Path, metavar="PATH", help="a run, a folder of runs, or (with --benchmark) of images"
     )
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    add_slices_option(parser)
     folder = parser.add_argument_group("images made elsewhere")
     folder.add_argument("--benchmark", metavar="B", help="the benchmark that the images answer")
     folder.add_argument("-o", "--output", type=Path, metavar="DIR", help="run folder to write")
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         if given:
             option = f"--{given[0].replace('_', '-')}"
             raise InputError(f"{option} is for images made elsewhere; add --benchmark B, or leave it out")
-        return report(api.score(args.path, **shared), as_json=args.json)
+        return report(api.score(args.path, **shared), as_json=args.json, slices=args.slices)
     if api.is_run(args.path):
         raise InputError(f"{args.path}: is a run, which knows its benchmark; leave --benchmark out")
     if args.output is None:
@@ -86,4 +88,4 @@ def run(args: argparse.Namespace) -> int:
         plan = api.plan_images(args.path, **arguments)
         return print_plans([(plan, args.output)], fresh=args.fresh, as_json=args.json)
     outcome = api.score_images(args.path, output=args.output, fresh=args.fresh, **arguments)
-    return report([outcome], as_json=args.json)
+    return report([outcome], as_json=args.json, slices=args.slices)

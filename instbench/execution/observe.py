@@ -242,7 +242,9 @@ class _Observer:
             return
         features = self.evaluators.features.features([images[key] for key in keys])
         for key, vector in zip(keys, features, strict=True):
-            table.add({"image_key": key, "image_sha256": hashes[key], "features": vector.tolist()})
+            table.add(
+                {"image_key": key, "image_sha256": hashes[key], "features": np.array(vector, np.float32)}
+            )
 
     def _compare(
         self,

@@ -8,14 +8,14 @@ from rich.table import Table
 
 from instbench.runs.records import MetricRecord, ResultsRecord
 
-__all__ = ["comparison_table", "format_value", "results_table"]
+__all__ = ["comparison_table", "failures_table", "format_value", "results_table", "slices_table"]
 
 
 def format_value(record: MetricRecord | None) -> str:
-    """Formats a number: fractions with three decimals, distances with two; a dash where there is none."""
+    """Formats a number: fractions with three decimals, others with four digits; a dash where there is none."""
     if record is None or record.value is None:
         return "-"
-    return f"{record.value:.3f}" if record.unit == "fraction" else f"{record.value:.2f}"
+    return f"{record.value:.3f}" if record.unit == "fraction" else f"{record.value:.4g}"
 
 
 def _direction(record: MetricRecord) -> str:
@@ -54,6 +54,56 @@ def results_table(results: Sequence[ResultsRecord]) -> Table:
             )
         table.add_section()
     return table
+
+
+def failures_table(results: Sequence[ResultsRecord]) -> Table | None:
+    """What went wrong: kinds in rows, with counts and what each costs in AP50; None if no run says so."""
+    known = [result for result in results if result.failures is not None]
+    if not known:
+        return None
+    table = Table(title="What went wrong")
+    table.add_column("benchmark")
+    table.add_column("model")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("objects", justify="right")
+    table.add_column("share", justify="right")
+    table.add_column("AP50 gained if put right", justify="right")
+    for result in known:
+        failures = result.failures
+        if failures is None:  # narrowing
+            continue
+        total = sum(failures.counts.values())
+        for position, (kind, count) in enumerate(failures.counts.items()):
+            gain = failures.ap50_gains.get(kind)
+            table.add_row(
+                result.benchmark if position == 0 else "",
+                result.model if position == 0 else "",
+                kind,
+                str(count),
+                f"{count / total:.1%}" if total else "-",
+                "" if gain is None else f"{gain:+.3f}",
+            )
+        table.add_row("", "", "nobody asked for", str(failures.n_extra), "", "")
+        table.add_section()
+    return table
+
+
+def slices_table(results: Sequence[ResultsRecord]) -> Table | None:
+    """Every number in every bin; None if no run has any."""
+    table = Table(title="Slices")
+    for heading in ("benchmark", "number", "slice", "bin"):
+        table.add_column(heading)
+    table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("scored", justify="right", no_wrap=True)
+    for result in results:
+        for number, slices in result.slices.items():
+            for name, bins in slices.items():
+                for label, record in bins.items():
+                    value = "-" if record.value is None else f"{record.value:.3f}"
+                    row = (result.benchmark, number, name.replace("_", " "), label)
+                    table.add_row(*row, value, str(record.n_scored))
+                table.add_section()
+    return table if table.row_count else None
 
 
 def comparison_table(

@@ -2,8 +2,14 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from instbench.reports.summary import comparison_table, format_value, results_table
-from instbench.runs.records import MetricRecord, ResultsRecord
+from instbench.reports.summary import (
+    comparison_table,
+    failures_table,
+    format_value,
+    results_table,
+    slices_table,
+)
+from instbench.runs.records import FailuresRecord, MetricRecord, ResultsRecord, SliceRecord
 
 
 def result(benchmark: str, **values: float | None) -> ResultsRecord:
@@ -53,3 +59,24 @@ def test_the_ceiling_stands_beside_every_benchmark():
     [second] = [line for line in lines if "mask_iou" in line]
     assert [part in first for part in ("0.010", "0.500", "0.990")] == [True] * 3
     assert [part in second for part in ("-", "0.600", "0.980")] == [True] * 3
+
+
+def test_failures_and_slices_have_tables_of_their_own():
+    plain = result("shapes-box", box_ap=0.5)
+    assert failures_table([plain]) is slices_table([plain]) is None
+    full = plain.model_copy(
+        update={
+            "failures": FailuresRecord(
+                counts={"correct": 3, "missing": 1}, ap50=0.7, ap50_gains={"missing": 0.25}, n_extra=2
+            ),
+            "slices": {"found_rate": {"size": {"small": SliceRecord(value=0.25, n_scored=4)}}},
+        }
+    )
+    shown = text(failures_table([plain, full]))
+    assert "missing" in shown
+    assert "25.0%" in shown
+    assert "+0.250" in shown
+    assert "nobody asked for" in shown
+    shown = text(slices_table([full]))
+    assert "small" in shown
+    assert "0.250" in shown
