@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from instbench.layouts.types import Condition
 from instbench.runs.records import FailuresRecord
@@ -22,8 +22,9 @@ _SIZED = {Condition.BOX, Condition.MASK}
 def score_failures(context: ScoreContext) -> FailuresRecord | None:
     """Gives every row its kind of failure, and the run its counts.
 
-    Where a point or a scribble alone was asked for the size is free: the object that covers it (the assignment of
-    the hit rate) is the answer, whatever its box, and no gain in AP is computed.
+    Boxes are compared, or masks where the model was shown masks. Where a point or a scribble alone was asked for
+    the size is free: the object that covers it (the assignment of the hit rate) is the answer, whatever its box, and
+    no gain in AP is computed.
 
     Args:
         context: The run's layouts and observations, after the metrics have filled the rows.
@@ -38,7 +39,9 @@ def score_failures(context: ScoreContext) -> FailuresRecord | None:
     truth, detections = context.truth, context.detections_of_all_classes
     seen: list[AttributeInstance] = context.cache.get(ATTRIBUTE_RESULTS, [])
     located = _located_by(context)
-    result = classify_failures(truth, detections, attributes=seen, located_by=located)
+    result = classify_failures(
+        truth, detections, attributes=seen, located_by=located, iou_type=_compared(context)
+    )
     for row in result.per_instance:
         if row.kind is not None:
             mine = context.row(row.annotation_id)
@@ -55,6 +58,13 @@ def score_failures(context: ScoreContext) -> FailuresRecord | None:
         record.ap50 = gains.ap50
         record.ap50_gains = {str(kind): gain for kind, gain in gains.gains.items()}
     return record
+
+
+def _compared(context: ScoreContext) -> Literal["bbox"] | None:
+    """Boxes, but masks (None: where everything has one) if the model was shown masks, or is the ceiling."""
+    shown = context.benchmark.conditions
+    masks = not shown or (Condition.MASK in shown and not context.benchmark.hybrid)
+    return None if masks else "bbox"
 
 
 def _located_by(context: ScoreContext) -> dict[int, int | None]:

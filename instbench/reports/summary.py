@@ -57,7 +57,7 @@ def results_table(results: Sequence[ResultsRecord]) -> Table:
 
 
 def failures_table(results: Sequence[ResultsRecord]) -> Table | None:
-    """What went wrong: kinds in rows, with counts and what each costs in AP50; None if no run says so."""
+    """What went wrong: kinds that occur, with counts and what each costs in AP50; None if no run says so."""
     known = [result for result in results if result.failures is not None]
     if not known:
         return None
@@ -73,7 +73,8 @@ def failures_table(results: Sequence[ResultsRecord]) -> Table | None:
         if failures is None:  # narrowing
             continue
         total = sum(failures.counts.values())
-        for position, (kind, count) in enumerate(failures.counts.items()):
+        seen = [(kind, count) for kind, count in failures.counts.items() if count]
+        for position, (kind, count) in enumerate(seen):
             gain = failures.ap50_gains.get(kind)
             table.add_row(
                 result.benchmark if position == 0 else "",
@@ -83,7 +84,8 @@ def failures_table(results: Sequence[ResultsRecord]) -> Table | None:
                 f"{count / total:.1%}" if total else "-",
                 "" if gain is None else f"{gain:+.3f}",
             )
-        table.add_row("", "", "nobody asked for", str(failures.n_extra), "", "")
+        if failures.n_extra:
+            table.add_row("", "", "nobody asked for", str(failures.n_extra), "", "")
         table.add_section()
     return table
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from instbench import api
 from instbench.errors import InputError
 from instbench.execution.session import Session
 from instbench.generators.base import SamplingSettings
+from instbench.layouts.rle import decode, encode
 from instbench.registry import GENERATORS, Entry
 from instbench.runs import atomic
 from instbench.runs.records import RunRecord
@@ -437,3 +439,34 @@ def test_whole_images_are_compared_with_their_captions(tmp_path, fakes):
     [outcome] = api.score(tmp_path / "run")
     assert outcome.results is not None
     assert outcome.results.metrics["clip_score"].reasons == {"no image": 1}
+
+
+def test_a_box_benchmark_is_explained_by_boxes(tmp_path, fakes):
+    class Frames(FakeDetector):
+        """Sees every object as a thin frame: the box is right, the mask is not."""
+
+        def detect(self, images):
+            found = []
+            for seen in super().detect(images):
+                masks = []
+                for mask in seen.masks:
+                    filled = decode(mask)
+                    rows, columns = filled.any(axis=1).nonzero()[0], filled.any(axis=0).nonzero()[0]
+                    filled[rows[0] + 1 : rows[-1], columns[0] + 1 : columns[-1]] = False
+                    masks.append(encode(filled))
+                found.append(replace(seen, masks=tuple(masks)))
+            return found
+
+    fakes.detector = Frames()
+    for name, conditions, kinds in (
+        ("a", ["box"], {"correct"}),
+        ("b", ["box", "mask"], {"misplaced", "missing"}),
+    ):
+        (tmp_path / name).mkdir()
+        metrics = [{"name": "box_ap50"}]
+        toy = str(write_benchmark(tmp_path / name, conditions=conditions, metrics=metrics))
+        [outcome] = api.run(toy, tmp_path / name / "run", model="fake")
+        assert outcome.results is not None
+        assert outcome.results.metrics["box_ap50"].value == pytest.approx(1.0)
+        rows = pd.read_parquet(tmp_path / name / "run" / "instances.parquet")
+        assert set(rows["failure"]) <= kinds
