@@ -18,7 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from reference_model.gated_attention import GatedSelfAttention, Grounding
-from reference_model.sampling.acceleration import OneDnnLinears, TextCache, is_compiled
+from reference_model.sampling.acceleration import (
+    FusedGates,
+    OneDnnLinears,
+    SharedStart,
+    TextCache,
+    is_compiled,
+)
 from reference_model.sampling.conditioning import null_grounding, select_grounding
 
 __all__ = ["Denoiser", "FastDenoiser", "PlainDenoiser", "Request", "default_unet_batch", "prepare_tokens"]
@@ -357,7 +363,11 @@ class FastDenoiser:
         self._unet = unet
         texts = torch.cat((context, negative_context)) if guidance_scale != 1 else context
         self._texts, self._text_rows = torch.unique(texts.to(unet.dtype), dim=0, return_inverse=True)
-        self._linears = None if is_compiled(unet) else OneDnnLinears()
+        self._linears = self._gates = self._start = None
+        if not is_compiled(unet):
+            self._linears = OneDnnLinears()
+            self._gates = FusedGates(unet, self._linears)
+            self._start = SharedStart(unet)
         self._text_cache = TextCache(unet, self._texts, _PROJECTION_BUDGET_BYTES)
         self._images = images
         self._grounding = grounding
@@ -367,23 +377,39 @@ class FastDenoiser:
         self._null_row = len(images)
         self.unet_calls = 0
 
-    def _evaluate(self, latents: Tensor, timestep: Any, texts: Tensor, rows: Tensor, alpha: float) -> Tensor:
-        """Model outputs of any number of rows, in chunks of equal size."""
+    def _evaluate(
+        self, latents: Tensor, timestep: Any, texts: Tensor, rows: Tensor, alpha: float, sources: Tensor
+    ) -> Tensor:
+        """Model outputs of any number of rows, in chunks of equal size.
+
+        Args:
+            latents: [N, C, h, w].
+            timestep: The same for all rows.
+            texts: int64 [N], rows of the texts.
+            rows: int64 [N], rows of the grounding.
+            alpha: Grounding scale.
+            sources: int64 [N] on the CPU; rows of equal numbers have equal latents.
+        """
+        # Side by side, rows of equal latents share a chunk, and in it all that does not depend on their condition.
+        order = sources.argsort(stable=True)
         count = -(-len(rows) // self._max_batch)
         outputs = []
-        for part in torch.arange(len(rows), device=rows.device).tensor_split(count):
+        step = _as_timestep(timestep, latents.device)
+        for chosen in order.tensor_split(count):
+            part = chosen.to(rows.device)
             extra: dict[str, Any] = {}
             if self._grounding is not None and alpha != 0:
                 extra = {"grounding_tokens": self._grounding.select(rows[part]), "grounding_scale": alpha}
             self.unet_calls += 1
-            step = _as_timestep(timestep, latents.device)
             with ExitStack() as stack:
                 stack.enter_context(self._text_cache.use(texts[part]))
-                if self._linears is not None:
+                if self._linears is not None and self._gates is not None and self._start is not None:
+                    stack.enter_context(self._gates.use())
+                    stack.enter_context(self._start.use(sources[chosen]))
                     stack.enter_context(self._linears)
                 output = self._unet(latents[part], step, self._texts[texts[part]], **extra).sample
             outputs.append(output.float())
-        return torch.cat(outputs)
+        return torch.cat(outputs)[order.argsort().to(latents.device)]
 
     def _group(self, requests: Sequence[Request]) -> list[Tensor]:
         """Guided outputs of requests that agree on the first convolution."""
@@ -391,15 +417,17 @@ class FastDenoiser:
         rows = torch.cat([request.rows for request in requests])
         texts, index = self._text_rows[rows], rows
         picked = inverse = torch.arange(len(rows), device=rows.device)
+        images = self._images[rows]
+        sources = images.cpu() if requests[0].shared_start else torch.arange(len(rows))
         if self._guidance != 1:
-            images = self._images[rows]
             if requests[0].shared_start:
                 unique, inverse = torch.unique(images, return_inverse=True)
                 picked = torch.stack([(images == image).nonzero()[0, 0] for image in unique])
+            sources = torch.cat((sources, sources[picked.cpu()] if requests[0].shared_start else sources))
             latents = torch.cat((latents, latents[picked]))
             texts = torch.cat((texts, self._text_rows[self._null_row + images[picked]]))
             index = torch.cat((rows, torch.full_like(picked, self._null_row)))
-        output = self._evaluate(latents, requests[0].timestep, texts, index, requests[0].alpha)
+        output = self._evaluate(latents, requests[0].timestep, texts, index, requests[0].alpha, sources)
         conditional, unconditional = output[: len(rows)], output[len(rows) :]
         guided = _guide(conditional, unconditional[inverse] if len(unconditional) else None, self._guidance)
         return list(guided.split([len(request.rows) for request in requests]))

@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reference_model.gated_attention import GatedSelfAttention, Grounding
-from reference_model.sampling.acceleration import OneDnnLinears, TextCache, is_compiled
+from reference_model.sampling.acceleration import (
+    FusedGates,
+    OneDnnLinears,
+    SharedStart,
+    TextCache,
+    is_compiled,
+)
 from reference_model.sampling.denoiser import drop_unseen_tokens, prepare_tokens
 from reference_model.unifusion import FORMATS
 from tests.reference_model.tiny import tiny_unet
@@ -163,3 +169,76 @@ def test_one_timestep_equals_one_per_sample(unet):
     each = unet(x, torch.tensor([300, 300]), text).sample
     for shared in (300, torch.tensor(300)):
         assert (unet(x, shared, text).sample - each).abs().max() < 1e-5
+
+
+@pytest.fixture
+def inputs():
+    gen = torch.Generator().manual_seed(3)
+    latents, context = torch.randn(2, 4, 8, 8, generator=gen), torch.randn(5, 7, WIDTH, generator=gen)
+    return latents[torch.tensor([0, 0, 0, 1, 1])], context
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D")},
+        {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "use_linear_projection": True},
+        {"only_cross_attention": True},
+    ],
+)
+def test_rows_of_equal_latents_share_their_start(inputs, changes):
+    latents, context = inputs
+    unet = tiny_unet(**changes).requires_grad_(False)
+    tokens = torch.randn(5, unet.position_net.num_tokens, WIDTH, generator=torch.Generator().manual_seed(4))
+    expected = unet(latents, 500, context, grounding_tokens=tokens).sample
+    sizes = []
+    handle = (
+        unet.down_blocks[0]
+        .resnets[0]
+        .conv1.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+    )
+    shared = SharedStart(unet)
+    with shared.use(torch.tensor([0, 0, 0, 1, 1])):
+        actual = unet(latents, 500, context, grounding_tokens=tokens).sample
+    assert sizes == [2]
+    assert torch.allclose(actual, expected, atol=1e-5)
+    with shared.use(torch.arange(5)):
+        unet(latents, 500, context, grounding_tokens=tokens)
+    unet(latents, 500, context, grounding_tokens=tokens)
+    handle.remove()
+    assert sizes == [2, 5, 5]
+    assert not any("forward" in module.__dict__ for module in unet.modules())
+
+
+def test_hooks_of_other_libraries_stay(unet, inputs):
+    latents, context = inputs
+    module = unet.conv_in
+    own, calls = module.forward, []
+    module.forward = lambda *args: calls.append(1) or own(*args)
+    hooked = module.forward
+    try:
+        with SharedStart(unet).use(torch.tensor([0, 0, 0, 1, 1])):
+            unet(latents, 500, context)
+        assert calls == [1]
+        assert module.forward is hooked
+    finally:
+        del module.forward
+
+
+def test_fused_gates_change_nothing(unet, products):
+    linears, _ = products
+    gen = torch.Generator().manual_seed(5)
+    latents, context = torch.randn(2, 4, 16, 16, generator=gen), torch.randn(2, 7, WIDTH, generator=gen)
+    gates = FusedGates(unet, linears)
+    with torch.no_grad():
+        expected = unet(latents, 500, context).sample
+        with gates.use():
+            actual = unet(latents, 500, context).sample
+    assert torch.allclose(actual, expected, atol=1e-5)
+    assert not any("forward" in module.__dict__ for module in unet.modules())
+    # Half precision and recorded gradients go the usual way.
+    with gates.use(), torch.enable_grad():
+        sample = latents.clone().requires_grad_()
+        unet(sample, 500, context).sample.sum().backward()
+    assert sample.grad is not None
