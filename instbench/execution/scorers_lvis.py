@@ -12,6 +12,8 @@ from instbench.runs.records import MetricRecord
 
 __all__ = ["federated_average_precision", "federated_truth"]
 
+OTHER_FREQUENCY = "a category of another frequency"
+LEFT_OUT = "no mask or no area on the canvas"
 NOT_FEDERATED = "the data say of no image which categories were searched for; give LVIS annotations"
 
 
@@ -85,13 +87,15 @@ def federated_average_precision(
         raise InputError(
             f"LVIS average precision has no number {number!r}; it has: {', '.join(result.values)}"
         )
-    unmasked = left - result.n_scored
-    if unmasked:
-        reasons["no mask"] += unmasked
+    n_scored = result.n_scored_by_frequency.get(number.removeprefix("AP"), result.n_scored)
+    if n_scored < result.n_scored:
+        reasons[OTHER_FREQUENCY] += result.n_scored - n_scored
+    if left > result.n_scored:
+        reasons[LEFT_OUT] += left - result.n_scored
     return MetricRecord(
         value=result.values[number],
-        n_scored=result.n_scored,
-        n_unscored=requested - result.n_scored,
+        n_scored=n_scored,
+        n_unscored=requested - n_scored,
         reasons=dict(sorted(reasons.items())),
         details={"n_detections": result.n_detections, "n_unjudged": result.n_unjudged},
     )

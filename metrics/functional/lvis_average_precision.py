@@ -57,6 +57,7 @@ class LvisResult:
         values: The numbers by name (`LVIS_STATS`); None where there is nothing to score.
         per_category: AP by category name; None where the category is not annotated.
         n_scored: Annotations that are scored.
+        n_scored_by_frequency: The same for rare (r), common (c) and frequent (f) categories.
         n_unscored: Annotations that are ignored, or left out because they have no area.
         n_detections: Detections that count somewhere.
         n_unjudged: Detections of categories that nobody looked for in their image, left out.
@@ -65,6 +66,7 @@ class LvisResult:
     values: dict[str, float | None]
     per_category: dict[str, float | None]
     n_scored: int
+    n_scored_by_frequency: dict[str, int]
     n_unscored: int
     n_detections: int
     n_unjudged: int
@@ -146,6 +148,10 @@ def evaluate_lvis_average_precision(
             truth.categories[one]: _mean(precision[:, :, column, 0]) for column, one in enumerate(categories)
         },
         n_scored=len(annotations) - ignored,
+        n_scored_by_frequency={
+            letter: sum(frequency[one["category_id"]] == letter and not one["iscrowd"] for one in annotations)
+            for letter in _FREQUENCIES
+        },
         n_unscored=len(pair.ground_truth["annotations"]) - len(annotations) + ignored,
         n_detections=len(counted),
         n_unjudged=int((~judged).sum()),

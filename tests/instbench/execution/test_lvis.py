@@ -48,6 +48,8 @@ def test_the_truth_says_where_categories_were_searched_for(tmp_path, fakes, monk
     box, rare, mask = outcome.results.metrics.values()
     assert (box.value, box.n_scored, box.n_unscored) == (pytest.approx(1.0), 5, 0)
     assert rare.value == mask.value == pytest.approx(1.0)
+    assert (rare.n_scored, rare.n_unscored) == (2, 3)
+    assert rare.reasons == {"a category of another frequency": 3}
 
 
 def test_a_category_that_is_surely_absent_counts_against_the_model(tmp_path, fakes):
