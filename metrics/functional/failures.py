@@ -47,8 +47,8 @@ from metrics.functional.coco_data import (
     load_ground_truth,
     unscored_reason,
 )
-from metrics.functional.matching import SCORE_THRESHOLD, assign, candidates, same_class
-from metrics.functional.regions import IouType, annotation_regions, detection_regions, pairwise_iou, union
+from metrics.functional.matching import SCORE_THRESHOLD, assign, candidates, detection_shapes, same_class
+from metrics.functional.regions import IouType, annotation_regions, pairwise_iou, union
 
 __all__ = ["FailureInstance", "FailureKind", "FailureResult", "classify_failures"]
 
@@ -208,7 +208,7 @@ class _Scene:
         self.located_iou, self.near_iou = located_iou, near_iou
         self.requested = [one for one in annotations if unscored_reason(one) is None]
         self.shapes = _annotation_shapes(self.requested, image, iou_type)
-        self.found = _detection_shapes(kept, image, iou_type)
+        self.found = detection_shapes(kept, image, iou_type)
         self.ious = pairwise_iou(self.shapes, self.found)
         self.same = same_class(self.requested, kept)
         count = len(self.requested)
@@ -344,12 +344,3 @@ def _annotation_shapes(
         if one.get("bbox") is None:
             raise ValueError(f"annotation {one['id']}: field 'bbox' is missing; add it")
     return [one["bbox"] for one in annotations]
-
-
-def _detection_shapes(kept: Sequence[Detection], image: ImageSize, iou_type: IouType) -> list[Any]:
-    if iou_type == "segm":
-        return list(detection_regions(kept, image))
-    for one in kept:
-        if one.bbox is None:
-            raise ValueError(f"detections: entry {one.index}: field 'bbox' is missing; add it")
-    return [one.bbox for one in kept]

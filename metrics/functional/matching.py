@@ -34,6 +34,7 @@ __all__ = [
     "MatchResult",
     "assign",
     "candidates",
+    "detection_shapes",
     "match_instances",
     "match_loaded",
 ]
@@ -255,7 +256,7 @@ def _match_image(
             else:
                 shapes.append(shape)
     scored = [a for a, reason in zip(annotations, reasons, strict=True) if reason is None]
-    ious = pairwise_iou(shapes, _detection_shapes(kept, image, iou_type) if shapes else [])
+    ious = pairwise_iou(shapes, detection_shapes(kept, image, iou_type) if shapes else [])
     if not shapes:
         ious = np.zeros((0, len(kept)))
     classes = same_class(scored, kept)
@@ -301,7 +302,12 @@ def _annotation_shape(annotation: Mapping[str, Any], image: ImageSize, iou_type:
     return box
 
 
-def _detection_shapes(kept: Sequence[Detection], image: ImageSize, iou_type: IouType) -> list[Any]:
+def detection_shapes(kept: Sequence[Detection], image: ImageSize, iou_type: IouType) -> list[Any]:
+    """Boxes or masks of detections, as `pairwise_iou` takes them.
+
+    Raises:
+        ValueError: If one has no box, or its mask is malformed.
+    """
     if iou_type == "segm":
         return detection_regions(kept, image)
     for detection in kept:
