@@ -81,7 +81,7 @@ def add_evaluator_options(
         ("--image-text", "image-text model: MODEL/TAG of open_clip, MODEL/TAG=FILE, a folder"),
         ("--features", "features for FID: a .pth file of Inception, a folder"),
     ):
-        group.add_argument(option, metavar="NAME|PATH", help=f"{what}, or a name (see ls evaluators)")
+        group.add_argument(option, metavar="NAME|PATH", help=f"{what}, a name (see ls evaluators), or none")
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 
 from instbench.benchmarks.schema import Benchmark, MetricSpec
 from instbench.errors import InputError
 from instbench.registry import Entry, Registry
 
-__all__ = ["METRICS", "PAPER_METRICS", "asked_attributes", "check_metrics"]
+__all__ = [
+    "METRICS",
+    "NO_EVALUATOR",
+    "PAPER_METRICS",
+    "asked_attributes",
+    "check_metrics",
+    "needed_roles",
+    "replace_evaluators",
+]
 
 _SCORERS = "instbench.execution.scorers"
 _PAPER = "instbench.execution.scorers_paper"
@@ -163,6 +172,47 @@ PAPER_METRICS = frozenset(entry.name for entry in METRICS if str(entry.target).s
 """Metrics that compute what the published scripts compute; only ``paper`` benchmarks may name them."""
 _BOTH = ("box_", "mask_ap", "mask_ar")
 """COCO numbers, the same function in both editions."""
+
+
+NO_EVALUATOR = "none"
+"""Name that leaves an evaluator out, with the metrics that need it."""
+
+
+def replace_evaluators(benchmark: Benchmark, names: Mapping[str, str]) -> Benchmark:
+    """The benchmark with other evaluators; "none" leaves one out, and the metrics that need it.
+
+    Args:
+        benchmark: The benchmark.
+        names: Evaluator by role ("detector", "image_text", "features").
+
+    Raises:
+        InputError: If no metric is left.
+    """
+    replaced = benchmark.with_evaluators({role: n for role, n in names.items() if n != NO_EVALUATOR})
+    for role in (role for role, name in names.items() if name == NO_EVALUATOR):
+        kept = tuple(metric for metric in replaced.metrics if role not in needed_roles(metric.name))
+        if not kept:
+            raise InputError(
+                f"--{role.replace('_', '-')} none: every number of {benchmark.name} needs it; give one"
+            )
+        evaluators = replaced.evaluators.model_copy(update={role: None})
+        replaced = replaced.model_copy(update={"evaluators": evaluators, "metrics": kept})
+    return replaced
+
+
+def needed_roles(name: str) -> frozenset[str]:
+    """Roles of the evaluators that a built-in metric needs; a plug-in's are not known."""
+    entry = METRICS.get(name)
+    target, options = str(entry.target), dict(entry.options or {})
+    if target == f"{_SCORERS}:feature_distance":
+        return frozenset({"features"})
+    if target == f"{_SCORERS}:image_clip_score":
+        return frozenset({"image_text"})
+    if "attribute" in options:
+        published = target.startswith(f"{_PAPER}:")
+        return frozenset({"image_text"} if published else {"image_text", "detector"})
+    ours = target.startswith("instbench.execution.")
+    return frozenset({"detector"} if ours else ())
 
 
 def asked_attributes(benchmark: Benchmark) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from instbench.benchmarks.schema import Benchmark
 from instbench.errors import InputError
-from instbench.execution.catalog import asked_attributes
+from instbench.execution.catalog import asked_attributes, replace_evaluators
 from instbench.execution.generate import generate_images
 from instbench.execution.layouts import layouts_sha256
 from instbench.execution.observe import observe_images
@@ -159,7 +159,7 @@ def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None =
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise InputError(f"{run.run_json}: field {field}: {first['msg']}; make the run again") from None
-        benchmark = benchmark.with_evaluators(replaced or {})
+        benchmark = replace_evaluators(benchmark, replaced or {})
         evaluators = session.evaluators(benchmark, layouts)
         changed = {"evaluators": evaluators.identity(), "protocol_sha256": benchmark.protocol_sha256()}
         identity = identity.model_copy(update=changed)

@@ -13,7 +13,7 @@ from instbench import defaults
 from instbench._version import __version__
 from instbench.benchmarks.schema import Benchmark, CocoData, SamplingSpec
 from instbench.errors import InputError
-from instbench.execution.catalog import check_metrics
+from instbench.execution.catalog import check_metrics, replace_evaluators
 from instbench.execution.layouts import checked_layouts, dataset_identity, layouts_sha256, source_names
 from instbench.execution.session import Evaluators, Session
 from instbench.generators.base import GenerationRequest, Generator, SamplingSettings
@@ -133,7 +133,7 @@ def make_plan(
         raise InputError(f"--limit {settings.limit}: give 1 or more")
     if settings.data is not None:
         benchmark = benchmark.with_data(settings.data)
-    benchmark = benchmark.with_evaluators(settings.evaluators)
+    benchmark = replace_evaluators(benchmark, settings.evaluators)
     known = model_for(benchmark, "image-folder" if ready is not None else model)
     # Cheap checks and data first: bad input must not wait for networks to load.
     check_generator(known, checkpoint)

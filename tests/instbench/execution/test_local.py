@@ -470,3 +470,21 @@ def test_a_box_benchmark_is_explained_by_boxes(tmp_path, fakes):
         assert outcome.results.metrics["box_ap50"].value == pytest.approx(1.0)
         rows = pd.read_parquet(tmp_path / name / "run" / "instances.parquet")
         assert set(rows["failure"]) <= kinds
+
+
+def test_an_evaluator_can_be_left_out(toy, tmp_path, fakes):
+    [whole] = api.run(toy, tmp_path / "whole", model="fake")
+    [outcome] = api.run(toy, tmp_path / "run", model="fake", features="none")
+    assert whole.results is not None
+    assert outcome.results is not None
+    assert set(whole.results.metrics) - set(outcome.results.metrics) == {"fid"}
+    assert "features" not in outcome.results.evaluators
+    assert outcome.results.metrics["box_ap50"] == whole.results.metrics["box_ap50"]
+    with pytest.raises(InputError, match="holds another run"):
+        api.run(toy, tmp_path / "run", model="fake")
+    [again] = api.score(tmp_path / "whole", features="none")
+    assert again.results is not None
+    assert "fid" not in again.results.metrics
+    only = str(write_benchmark(tmp_path, name="toy-fid", metrics=[{"name": "fid"}]))
+    with pytest.raises(InputError, match="--features none: every number of toy-fid needs it"):
+        api.run(only, tmp_path / "only", model="fake", features="none")
