@@ -40,6 +40,7 @@ CROWD = "crowd region, which AP ignores"
 NO_REFERENCE = "no real images to compare with; give --images"
 BROKEN_REFERENCE = "a real image is missing or unreadable"
 _FEWEST_FOR_FID = 2
+_REFERENCE = "reference images"
 
 
 def _requested(context: ScoreContext) -> int:
@@ -358,6 +359,14 @@ def image_clip_score(context: ScoreContext) -> MetricRecord:
     )
 
 
+def _reference_images(context: ScoreContext) -> ReferenceImages:
+    """The reference of both distances, whose files are hashed once."""
+    if _REFERENCE not in context.cache:
+        context.cache[_REFERENCE] = ReferenceImages(context.layouts, context.benchmark, context.session)
+    reference: ReferenceImages = context.cache[_REFERENCE]
+    return reference
+
+
 def feature_distance(context: ScoreContext, *, kind: Literal["fid", "kid"]) -> MetricRecord:
     """Distance between the features of the images and of the real images of the same layouts at canvas size.
 
@@ -381,7 +390,7 @@ def feature_distance(context: ScoreContext, *, kind: Literal["fid", "kid"]) -> M
     record = MetricRecord(
         value=None, n_scored=0, n_unscored=len(context.layouts), unit="distance", higher_is_better=False
     )
-    reference = ReferenceImages(context.layouts, context.benchmark, context.session)
+    reference = _reference_images(context)
     real = None
     if n_images < _FEWEST_FOR_FID:
         reasons["fewer than two images"] = n_images

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from instbench.layouts.geometry import boxes_xyxy_to_pixels
+from instbench.layouts.geometry import boxes_xyxy_to_pixels, boxes_xyxy_to_xywh
 from instbench.layouts.types import Layout
 from instbench.runs.records import SliceRecord
+from metrics.functional.regions import pairwise_iou
 
 __all__ = ["SLICES", "SLICE_VALUES", "slice_columns", "slice_results"]
 
@@ -74,13 +75,9 @@ def slice_columns(layout: Layout, canvas_size: int) -> list[dict[str, str]]:
     ]
 
 
-def _largest_overlaps(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-    corner = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    far = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    inner = np.prod(np.clip(far - corner, 0, None), axis=-1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)
-    union = areas[:, None] + areas[None, :] - inner
-    ious = np.divide(inner, union, out=np.zeros_like(inner), where=union > 0)
+def _largest_overlaps(boxes_xyxy: NDArray[np.float64]) -> NDArray[np.float64]:
+    boxes = boxes_xyxy_to_xywh(boxes_xyxy)
+    ious = pairwise_iou(list(boxes), list(boxes))
     np.fill_diagonal(ious, 0.0)
     largest: NDArray[np.float64] = ious.max(axis=1)
     return largest
