@@ -14,11 +14,14 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import Tensor, nn
 
 from reference_model.attention_masks import MODES, build_attention_masks, level_sizes
+from reference_model.box_tokens import BoxTokens
 from reference_model.gated_attention import GatedSelfAttention, Grounding
 from reference_model.scaleu import ScaleU
 from reference_model.unifusion import FORMATS, UniFusion, resolve_keep
 
-__all__ = ["InstanceUNet"]
+__all__ = ["GROUNDING_NETS", "InstanceUNet"]
+
+GROUNDING_NETS = ("unifusion", "gligen")
 
 DOWN_BLOCKS = ("CrossAttnDownBlock2D", "DownBlock2D")
 UP_BLOCKS = ("CrossAttnUpBlock2D", "UpBlock2D")
@@ -75,6 +78,8 @@ class InstanceUNet(UNet2DConditionModel):
             scribbles (keys "point" and "scribble"); recorded for the code that builds `instance_masks`, not used here.
         grounding_keep: Formats kept by default; recorded likewise, and used by the published masked attention
             when nothing else says which formats the tokens hold.
+        grounding_net: `unifusion`, or `gligen`: diffusers' own box tokens of GLIGEN, which take the number of
+            slots, frequencies and sizes of these arguments and leave the rest of UniFusion's aside.
 
     Raises:
         ValueError: If a block type or mode is not one of those above.
@@ -122,8 +127,9 @@ class InstanceUNet(UNet2DConditionModel):
         masked_attention: str = "none",
         local_mask_radius: dict[str, float] | None = None,
         grounding_keep: Sequence[str] = FORMATS,
+        grounding_net: str = "unifusion",
     ) -> None:
-        self._check_choices(down_block_types, mid_block_type, up_block_types, masked_attention)
+        self._check_choices(down_block_types, mid_block_type, up_block_types, masked_attention, grounding_net)
         # The parent registers its own arguments too; they would be unknown when the config is read again.
         config = dict(self.config)
         super().__init__(
@@ -158,18 +164,24 @@ class InstanceUNet(UNet2DConditionModel):
         self._internal_dict = FrozenDict(config)
         resolve_keep(grounding_keep)
         token_dim = grounding_out_dim or cross_attention_dim
-        self.position_net = UniFusion(
-            in_dim=grounding_in_dim or cross_attention_dim,
-            out_dim=token_dim,
-            mid_dim=grounding_mid_dim or 4 * token_dim,
-            max_instances=max_instances,
-            num_scribble_points=num_scribble_points,
-            num_mask_points=num_mask_points,
-            num_fourier_freqs=num_fourier_freqs,
-            segment_size=segment_size,
-            convnext_depths=convnext_depths,
-            convnext_widths=convnext_widths,
-        )
+        phrase_dim = grounding_in_dim or cross_attention_dim
+        if grounding_net == "gligen":
+            self.position_net: UniFusion | BoxTokens = BoxTokens(
+                phrase_dim, token_dim, max_instances=max_instances, num_fourier_freqs=num_fourier_freqs
+            )
+        else:
+            self.position_net = UniFusion(
+                in_dim=phrase_dim,
+                out_dim=token_dim,
+                mid_dim=grounding_mid_dim or 4 * token_dim,
+                max_instances=max_instances,
+                num_scribble_points=num_scribble_points,
+                num_mask_points=num_mask_points,
+                num_fourier_freqs=num_fourier_freqs,
+                segment_size=segment_size,
+                convnext_depths=convnext_depths,
+                convnext_widths=convnext_widths,
+            )
         for name, block in list(self.named_modules()):
             if isinstance(block, BasicTransformerBlock):
                 block.fuser = GatedSelfAttention(
@@ -178,12 +190,15 @@ class InstanceUNet(UNet2DConditionModel):
         self.scaleu = nn.ModuleList(self._up_scalers()) if use_scaleu else None
 
     @staticmethod
-    def _check_choices(down: Sequence[str], mid: str, up: Sequence[str], mode: str) -> None:
+    def _check_choices(
+        down: Sequence[str], mid: str, up: Sequence[str], mode: str, grounding_net: str
+    ) -> None:
         for key, value, allowed in (
             *(("down_block_types", name, DOWN_BLOCKS) for name in down),
             ("mid_block_type", mid, (MID_BLOCK,)),
             *(("up_block_types", name, UP_BLOCKS) for name in up),
             ("masked_attention", mode, MODES),
+            ("grounding_net", grounding_net, GROUNDING_NETS),
         ):
             if value not in allowed:
                 raise ValueError(f"{key}: {value!r} is not supported; choose from {', '.join(allowed)}")

@@ -60,12 +60,13 @@ class UNetRecipe:
         num_fourier_freqs: Frequencies of the location features.
         grounding_mid_dim: Hidden size of the UniFusion tokenizers.
         segment_size: Side of the masks for the segment branch.
-        convnext_depths: Blocks per stage of the segment branch.
-        convnext_widths: Channels per stage of the segment branch.
+        convnext_depths: Blocks per stage of the segment branch, None without it.
+        convnext_widths: Channels per stage of the segment branch, None likewise.
         masked_attention: How location reaches the gated attention.
         local_mask_radius: Relative radii of the local masks of points and scribbles, or None.
         use_scaleu: Whether ScaleU is built in.
         grounding_keep: Formats that the model is built for.
+        grounding_net: Where the tokens come from, ``"unifusion"`` or ``"gligen"``.
         autocast: Dtype of the matrix products (weights stay float32), or None. On CPUs with bfloat16
             units it is 1.4 times as fast here; without them it is far slower.
         rules: What samples show.
@@ -107,12 +108,13 @@ class UNetRecipe:
     num_fourier_freqs: int = 8
     grounding_mid_dim: int = 192
     segment_size: int = 128
-    convnext_depths: tuple[int, ...] = (1, 1, 1, 1)
-    convnext_widths: tuple[int, ...] = (16, 24, 32, 48)
+    convnext_depths: tuple[int, ...] | None = (1, 1, 1, 1)
+    convnext_widths: tuple[int, ...] | None = (16, 24, 32, 48)
     masked_attention: str = "correct"
     local_mask_radius: tuple[float, float] | None = (0.15, 0.08)
     use_scaleu: bool = True
     grounding_keep: tuple[str, ...] = ("box", "point", "scribble", "mask")
+    grounding_net: str = "unifusion"
     autocast: str | None = "bfloat16"
     rules: Rules = field(default_factory=FormatRules)
     image_size: int | None = None
@@ -178,7 +180,19 @@ PAPER = UNetRecipe(
 )
 """The published fine-tuning of Stable Diffusion 1.5, value by value with its source."""
 
-RECIPES = {"shapes": UNetRecipe(), "paper": PAPER}
+SHAPES_GLIGEN = UNetRecipe(
+    grounding_net="gligen",
+    grounding_keep=("box",),
+    rules=FormatRules(all_formats=0.0, random_subset=0.0, keep_only=(1.0, 0.0, 0.0, 0.0)),
+    use_scaleu=False,
+    masked_attention="none",
+    local_mask_radius=None,
+    convnext_depths=None,
+    convnext_widths=None,
+)
+"""The recipe `shapes` with GLIGEN's parts: box tokens, no ScaleU, no instance masks; all else is equal."""
+
+RECIPES = {"shapes": UNetRecipe(), "shapes-gligen": SHAPES_GLIGEN, "paper": PAPER}
 """Recipes by name."""
 
 
@@ -238,6 +252,7 @@ def grounding_settings(recipe: UNetRecipe, context_dim: int) -> dict[str, Any]:
         "masked_attention": recipe.masked_attention,
         "local_mask_radius": None if radius is None else {"point": radius[0], "scribble": radius[1]},
         "grounding_keep": recipe.grounding_keep,
+        "grounding_net": recipe.grounding_net,
     }
 
 

@@ -146,7 +146,7 @@ def main(argv: list[str]) -> int:
         captions,
         max_instances=recipe.max_instances,
         num_mask_points=recipe.num_mask_points,
-        segment_size=recipe.segment_size,
+        segment_size=None if recipe.convnext_depths is None else recipe.segment_size,
         local_mask_radius=None if radius is None else {"point": radius[0], "scribble": radius[1]},
         rules=recipe.rules,
         flipped_latents=flipped,
