@@ -167,6 +167,11 @@ GENERATORS = Registry(
             "instbench.generators.instance_diffusion:InstanceDiffusionGenerator",
         ),
         Entry(
+            "gligen",
+            "GLIGEN (boxes); the shipped Shapes baseline, or --checkpoint FOLDER",
+            "instbench.generators.gligen:GligenGenerator",
+        ),
+        Entry(
             "text-only",
             "floor: the same weights with grounding off",
             "instbench.generators.text_only:TextOnlyGenerator",

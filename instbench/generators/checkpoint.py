@@ -11,18 +11,27 @@ from typing import Any
 from instbench.errors import InputError
 from instbench.runs.atomic import sha256_file
 
-__all__ = ["SHIPPED_WEIGHTS", "hash_files", "pipeline_folder", "read_index"]
+__all__ = [
+    "GLIGEN_WEIGHTS",
+    "SHIPPED_WEIGHTS",
+    "grounding_net",
+    "hash_files",
+    "pipeline_folder",
+    "read_index",
+]
 
 SHIPPED_WEIGHTS = "weights/shapes"
+GLIGEN_WEIGHTS = "weights/shapes-gligen"
 _PIPELINE = "InstanceDiffusionPipeline"
 _HASHED = {".safetensors", ".json", ".txt", ".model"}
 
 
-def pipeline_folder(checkpoint: Path | None) -> Path:
+def pipeline_folder(checkpoint: Path | None, *, shipped: str = SHIPPED_WEIGHTS) -> Path:
     """The folder of a checkpoint, checked.
 
     Args:
-        checkpoint: A pipeline folder, or None for the shipped Shapes weights.
+        checkpoint: A pipeline folder, or None for shipped weights.
+        shipped: Which of them, as a path in the package `reference_model`.
 
     Returns:
         The folder.
@@ -31,7 +40,7 @@ def pipeline_folder(checkpoint: Path | None) -> Path:
         InputError: If it does not exist or holds something else.
     """
     if checkpoint is None:
-        folder = Path(str(files("reference_model"))) / SHIPPED_WEIGHTS
+        folder = Path(str(files("reference_model"))) / shipped
         if not (folder / "model_index.json").is_file():
             raise InputError(
                 f"{folder}: the shipped weights are missing; reinstall instbench or give --checkpoint"
@@ -50,17 +59,40 @@ def pipeline_folder(checkpoint: Path | None) -> Path:
     return checkpoint
 
 
+def grounding_net(folder: Path, wanted: str) -> None:
+    """Checks where the grounding tokens of a checkpoint come from.
+
+    Args:
+        folder: Pipeline folder of the reference model's classes.
+        wanted: ``"unifusion"`` or ``"gligen"``.
+
+    Raises:
+        InputError: If they come from elsewhere; the message names the model that takes the folder.
+    """
+    found = _read_json(folder, "unet/config.json").get("grounding_net", "unifusion")
+    if found != wanted:
+        models = {"unifusion": "reference", "gligen": "gligen"}
+        raise InputError(
+            f"{folder}: its UNet has grounding_net {str(found)[:40]!r}, not {wanted!r}; "
+            f"use --model {models.get(str(found), 'text-only')}"
+        )
+
+
 def read_index(folder: Path) -> dict[str, Any]:
     """``model_index.json`` of a pipeline folder.
 
     Raises:
         InputError: If it is missing or unreadable.
     """
-    path = folder / "model_index.json"
+    return _read_json(folder, "model_index.json")
+
+
+def _read_json(folder: Path, name: str) -> dict[str, Any]:
+    path = folder / name
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{folder}: has no model_index.json; give the folder of a checkpoint") from None
+        raise InputError(f"{folder}: has no {name}; give the folder of a checkpoint") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); copy the checkpoint again") from None
     if not isinstance(content, dict):

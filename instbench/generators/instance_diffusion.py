@@ -75,11 +75,19 @@ class InstanceDiffusionGenerator:
             raise InputError(f"--dtype {dtype}: unknown; choose from {', '.join(_DTYPES)}")
         if batch_size is not None and batch_size < 1:
             raise InputError(f"--batch-size {batch_size}: give at least 1")
-        self.folder = pipeline_folder(checkpoint)
+        self.folder = self.find_folder(checkpoint)
         self._index = read_index(self.folder)
         self._device = device
         self._dtype = dtype
         self._batch_size = batch_size
+
+    def find_folder(self, checkpoint: Path | None) -> Path:
+        """The folder of a checkpoint, or the shipped weights, checked.
+
+        Raises:
+            InputError: If it is missing or holds something else.
+        """
+        return pipeline_folder(checkpoint)
 
     @cached_property
     def pipeline(self) -> InstanceDiffusionPipeline:
@@ -148,6 +156,20 @@ class InstanceDiffusionGenerator:
         """The formats that the model sees for a request."""
         return request.conditions
 
+    def prompt(self, request: GenerationRequest, slots: int) -> tuple[GroundedPrompt, int]:
+        """What the model is asked for a request.
+
+        Args:
+            request: The request.
+            slots: Instances that the model takes.
+
+        Returns:
+            The prompt, and the number of instances that found no slot.
+        """
+        from instbench.generators.prompts import to_prompt  # deferred: needs torch
+
+        return to_prompt(request.layout, self.shown(request), slots)
+
     def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         """Yields one image per request, batch by batch.
 
@@ -168,7 +190,6 @@ class InstanceDiffusionGenerator:
 
     def _draw(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         """One call of the pipeline for requests that agree on everything but layout and seed."""
-        from instbench.generators.prompts import to_prompt
         from reference_model.grounding import validate_prompt
 
         pipeline = self.pipeline
@@ -177,7 +198,7 @@ class InstanceDiffusionGenerator:
         prompts: list[GroundedPrompt] = []
         dropped = []
         for request in requests:
-            prompt, count = to_prompt(request.layout, shown, slots)
+            prompt, count = self.prompt(request, slots)
             try:
                 validate_prompt(prompt, slots, name=request.layout.image_key)
             except ValueError as error:
