@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["ScaleU", "filter_skip", "lowpass_basis"]
+if TYPE_CHECKING:
+    from reference_model.unet import InstanceUNet
+
+__all__ = ["FreeU", "ScaleU", "filter_skip", "freeu_scalers", "lowpass_basis", "replaced_scaleu"]
 
 
 def _axis_frequencies(size: int) -> list[int]:
@@ -104,3 +110,60 @@ class ScaleU(nn.Module):
         """
         gain = (torch.tanh(self.b) + 1).view(1, -1, 1, 1).to(hidden.dtype)
         return hidden * gain, filter_skip(skip, torch.tanh(self.s.float()) + 1)
+
+
+class FreeU(nn.Module):
+    """Constant re-weighting in the place of one ScaleU: half of the backbone's channels, and the skip.
+
+    Args:
+        backbone: Factor of the first half of the backbone's channels.
+        skip: Factor of the skip's low frequencies, see `filter_skip`.
+    """
+
+    def __init__(self, backbone: float, skip: float) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.skip = skip
+
+    def forward(self, hidden: Tensor, skip: Tensor) -> tuple[Tensor, Tensor]:
+        """Scales backbone and skip; shapes and dtypes stay."""
+        half = hidden.shape[1] // 2
+        scaled = torch.cat((hidden[:, :half] * self.backbone, hidden[:, half:]), dim=1)
+        return scaled, filter_skip(skip, self.skip)
+
+
+def freeu_scalers(unet: InstanceUNet, stages: Sequence[tuple[float, float]]) -> list[nn.Module]:
+    """Modules that make the up path FreeU's.
+
+    Args:
+        unet: An `InstanceUNet`.
+        stages: Backbone and skip factor per block of the up path, deepest first; FreeU names two, and later
+            blocks stay as they are.
+
+    Returns:
+        One module per layer of the up path, for `replaced_scaleu`.
+    """
+    factors = [*stages, *[(1.0, 1.0)] * len(unet.up_blocks)]
+    return [FreeU(*pair) for block, pair in zip(unet.up_blocks, factors, strict=False) for _ in block.resnets]
+
+
+@contextmanager
+def replaced_scaleu(unet: InstanceUNet, scalers: Sequence[nn.Module] | None) -> Iterator[None]:
+    """Puts other modules in the place of a UNet's ScaleU for a while.
+
+    Args:
+        unet: An `InstanceUNet`; it is changed in place and put right at the end.
+        scalers: One module per layer of the up path, called with backbone and skip; None for no re-weighting.
+
+    Raises:
+        ValueError: If the number of modules is not that of the layers.
+    """
+    layers = sum(len(block.resnets) for block in unet.up_blocks)
+    if scalers is not None and len(scalers) != layers:
+        raise ValueError(f"scalers: {len(scalers)} given, the up path has {layers} layers")
+    learned = unet.scaleu
+    unet.scaleu = None if scalers is None else nn.ModuleList(scalers)
+    try:
+        yield
+    finally:
+        unet.scaleu = learned

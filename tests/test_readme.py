@@ -39,6 +39,7 @@ COMMANDS = {
     "instbench run shapes-box --model reference --limit 32 -o runs/try": RunBy.DRY,
     "instbench run shapes-box --model text-only --limit 32 -o runs/floor": RunBy.DRY,
     "instbench run shapes-real --limit 32 -o runs/ceiling": RunBy.DRY,
+    "instbench ablate shapes --limit 8 -o runs/ablation": RunBy.DRY,
     "instbench score runs/try/images --benchmark shapes-box --limit 32 --name mine -o runs/elsewhere": RunBy.SLOW,
     "instbench data prepare shapes --split val --count 8 -o data/mine": RunBy.FAST,
     "instbench validate data/mine/instances.json --captions data/mine/captions.json": RunBy.FAST,

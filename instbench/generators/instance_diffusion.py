@@ -63,6 +63,8 @@ class InstanceDiffusionGenerator:
 
     kind = "instance-diffusion"
     conditions: frozenset[Condition] = frozenset(Condition)
+    masked_attention: str | None = None
+    """Mode of the instance masks; None takes the checkpoint's own."""
 
     def __init__(
         self,
@@ -219,6 +221,7 @@ class InstanceDiffusionGenerator:
                 height=requests[0].canvas_size,
                 width=requests[0].canvas_size,
                 keep=tuple(sorted(shown)) or ("box",),
+                masked_attention=self.masked_attention,
             )
         except ValueError as error:
             raise InputError(f"{self.folder.name}: {error}") from error

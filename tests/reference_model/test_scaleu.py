@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from reference_model.scaleu import ScaleU, filter_skip
+from reference_model.scaleu import FreeU, ScaleU, filter_skip, freeu_scalers, replaced_scaleu
 from reference_model.unet import InstanceUNet
 
 
@@ -76,3 +76,41 @@ def test_half_precision_is_filtered_in_float32(relative_error: Callable[[Tensor,
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert torch.equal(filter_skip(h, 0.3), filter_skip(h, 0.3).float())
         assert relative_error(filter_skip(h, 0.3), fft_filter(h, 0.3)) <= 1e-5
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_freeu_is_that_of_diffusers(stage: int) -> None:
+    from diffusers.utils.torch_utils import apply_freeu
+
+    hidden, skip = torch.randn(2, 6, 8, 8), torch.randn(2, 4, 8, 8)
+    constants = {"b1": 1.5, "b2": 1.6, "s1": 0.9, "s2": 0.2}
+    expected = apply_freeu(stage, hidden.clone(), skip.clone(), **constants)
+    module = FreeU(constants[f"b{stage + 1}"], constants[f"s{stage + 1}"])
+    for has, want in zip(module(hidden, skip), expected, strict=True):
+        torch.testing.assert_close(has, want)
+
+
+def test_replaced_scaleu_acts_and_is_put_right() -> None:
+    from tests.reference_model.tiny import tiny_unet
+
+    torch.manual_seed(0)
+    unet = tiny_unet().eval()
+    arguments = (torch.randn(1, unet.config.in_channels, 16, 16), 10)
+    states = torch.randn(1, 7, unet.config.cross_attention_dim)
+    with torch.no_grad():
+        for scaler in unet.scaleu:
+            scaler.b.fill_(0.3)
+            scaler.s.fill_(-0.4)
+        learned = unet(*arguments, states).sample
+        with replaced_scaleu(unet, None):
+            off = unet(*arguments, states).sample
+        # Constants of 1 change nothing, and only the first blocks are FreeU's.
+        with replaced_scaleu(unet, freeu_scalers(unet, [(1.0, 1.0)])):
+            torch.testing.assert_close(unet(*arguments, states).sample, off, rtol=1e-4, atol=1e-5)
+        with replaced_scaleu(unet, freeu_scalers(unet, [(1.5, 0.9), (1.6, 0.2)])):
+            freeu = unet(*arguments, states).sample
+        assert torch.equal(unet(*arguments, states).sample, learned)
+    assert not torch.allclose(off, learned)
+    assert not torch.allclose(off, freeu)
+    with pytest.raises(ValueError, match="1 given"), replaced_scaleu(unet, [FreeU(1.0, 1.0)]):
+        pass

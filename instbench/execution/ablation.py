@@ -1,0 +1,220 @@
+"""Ablations: one question, several variants of the reference model, the same layouts and noise."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from instbench import defaults
+from instbench.errors import InputError
+from instbench.execution.ablation_questions import Measure, Question, find_benchmark
+from instbench.execution.local import check_folder, execute
+from instbench.execution.plan import Plan, RunSettings, make_plan
+from instbench.execution.session import Session
+from instbench.generators.base import Generator
+from instbench.generators.instance_diffusion import InstanceDiffusionGenerator
+from instbench.generators.variants import Variant, VariantGenerator
+from instbench.runs.records import ResultsRecord
+
+__all__ = ["AblationSession", "Answer", "Difference", "Number", "answer", "plan_ablation"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A variant minus the model as it is, on the same layouts and noise.
+
+    Attributes:
+        value: The difference.
+        ci95: Its 95 % interval.
+        p_adjusted: p value, corrected for the number of comparisons.
+    """
+
+    value: float | None
+    ci95: tuple[float, float] | None = None
+    p_adjusted: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number of one variant.
+
+    Attributes:
+        benchmark: Where it was measured.
+        metric: What was measured.
+        variant: Name of the variant.
+        label: Its words.
+        value: The number, None where nothing could be scored.
+        ci95: 95 % interval over images, None where there is none.
+        n_scored: Objects (images for FID) behind it.
+        unit: "fraction" or "distance".
+        higher_is_better: Direction.
+        difference: From the first variant; None for itself, and where runs cannot be compared.
+    """
+
+    benchmark: str
+    metric: str
+    variant: str
+    label: str
+    value: float | None
+    ci95: tuple[float, float] | None
+    n_scored: int
+    unit: str
+    higher_is_better: bool
+    difference: Difference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The numbers of a question.
+
+    Attributes:
+        question: The question.
+        numbers: By benchmark, metric and variant, in the question's order.
+        layouts: Layouts per run.
+    """
+
+    question: Question
+    numbers: tuple[Number, ...]
+    layouts: int
+
+
+@dataclass
+class AblationSession(Session):
+    """A session whose reference model is the variant in hand; all variants share its weights.
+
+    Attributes:
+        variant: The variant that `generator` returns.
+    """
+
+    variant: Variant = field(default_factory=lambda: Variant("default"))
+    _variants: dict[tuple[str, str, Variant], VariantGenerator] = field(default_factory=dict)
+
+    def generator(self, name: str, checkpoint: Path | None = None) -> Generator:
+        """Returns the variant of the reference model; other generators (the real images) as they are."""
+        base = super().generator(name, checkpoint)
+        if not isinstance(base, InstanceDiffusionGenerator):
+            return base
+        key = (name, str(checkpoint), self.variant)
+        if key not in self._variants:
+            self._variants[key] = VariantGenerator(base, self.variant)
+        return self._variants[key]
+
+
+def plan_ablation(
+    question: Question,
+    output: Path,
+    session: AblationSession,
+    *,
+    limit: int | None = None,
+    seed: int = defaults.SEED,
+    num_inference_steps: int | None = None,
+) -> Iterator[tuple[Measure, Variant, Plan, Path]]:
+    """Plans the runs of a question, without writing anything.
+
+    Args:
+        question: The question.
+        output: Folder of all runs; equal variants of several questions share a run.
+        session: Loaded networks; its variant changes with each plan.
+        limit: First so many layouts.
+        seed: Every image's seed is derived from this one.
+        num_inference_steps: Sampler steps; None takes the checkpoint's.
+
+    Yields:
+        Measure, variant, plan and folder of each run.
+    """
+    for measure in question.measures:
+        for variant in question.variants:
+            session.variant = variant
+            sampling = replace(variant.sampling, num_inference_steps=num_inference_steps)
+            settings = RunSettings(limit=limit, seed=seed, sampling=sampling)
+            plan = make_plan(
+                find_benchmark(measure.benchmark),
+                session,
+                settings=settings,
+                name=f"{defaults.MODEL} ({variant.name})",
+            )
+            yield measure, variant, plan, output / "runs" / measure.benchmark / variant.name
+
+
+def answer(
+    question: Question,
+    output: Path,
+    session: AblationSession,
+    *,
+    limit: int | None = None,
+    seed: int = defaults.SEED,
+    num_inference_steps: int | None = None,
+) -> Answer:
+    """Runs what a question asks for; a second call in the same folder continues. See `plan_ablation`.
+
+    Returns:
+        The numbers, with differences from the first variant.
+
+    Raises:
+        InputError: If a folder holds another run.
+    """
+    options: dict[str, Any] = {"limit": limit, "seed": seed, "num_inference_steps": num_inference_steps}
+    plans = list(plan_ablation(question, output, session, **options))
+    for _, _, plan, folder in plans:
+        check_folder(plan, folder)
+    results: dict[tuple[str, str], tuple[ResultsRecord, Path]] = {}
+    for measure, variant, plan, folder in plans:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        outcome = execute(plan, folder, session)
+        if outcome.results is None or outcome.failed:
+            raise InputError(
+                f"{folder}: {len(outcome.failed)} images could not be made; run the command again"
+            )
+        results[measure.benchmark, variant.name] = (outcome.results, folder)
+        logger.info("%s: %s on %s done", question.name, variant.name, measure.benchmark)
+    numbers: list[Number] = []
+    for measure in question.measures:
+        runs = [results[measure.benchmark, variant.name] for variant in question.variants]
+        differences = _differences([folder for _, folder in runs], [one.name for one in question.variants])
+        for metric in measure.metrics:
+            for position, (variant, (record, _)) in enumerate(zip(question.variants, runs, strict=True)):
+                found = record.metrics[metric]
+                apart = differences.get((metric, position)) if position else None
+                if apart is None and position:
+                    apart = _plain_difference(found.value, runs[0][0].metrics[metric].value)
+                numbers.append(
+                    Number(
+                        benchmark=measure.benchmark,
+                        metric=metric,
+                        variant=variant.name,
+                        label=variant.label or variant.name,
+                        value=found.value,
+                        ci95=found.ci95,
+                        n_scored=found.n_scored,
+                        unit=found.unit,
+                        higher_is_better=found.higher_is_better,
+                        difference=apart,
+                    )
+                )
+    return Answer(question, tuple(numbers), len(plans[0][2].layouts))
+
+
+def _plain_difference(value: float | None, baseline: float | None) -> Difference | None:
+    return None if value is None or baseline is None else Difference(value - baseline)
+
+
+def _differences(folders: Sequence[Path], labels: Sequence[str]) -> dict[tuple[str, int], Difference]:
+    """Paired differences from the first run by metric and position, over all instances."""
+    try:
+        comparison = importlib.import_module("instbench.statistics.comparison")
+    except ModuleNotFoundError:
+        return {}
+    compared = comparison.compare_runs(folders, labels=list(labels), baseline=0)
+    found = {}
+    for row in compared.rows:
+        if row.slice is None:
+            for position, one in enumerate(row.differences):
+                if one is not None:
+                    found[row.metric, position] = Difference(one.value, one.ci95, one.p_adjusted)
+    return found

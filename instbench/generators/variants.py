@@ -1,0 +1,116 @@
+"""The reference model with one thing changed, for ablations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from instbench.generators.base import GeneratedImage, GenerationRequest, SamplingSettings
+from instbench.generators.instance_diffusion import InstanceDiffusionGenerator
+from instbench.layouts.hybrid import assign_formats
+from instbench.layouts.types import Condition
+
+if TYPE_CHECKING:
+    from reference_model.pipeline import InstanceDiffusionPipeline
+    from reference_model.unet import InstanceUNet
+
+__all__ = ["FREEU", "FREEU_MILD", "Variant", "VariantGenerator"]
+
+FREEU = ((1.5, 0.9), (1.6, 0.2))
+"""(backbone, skip) per stage: b1, s1, b2, s2 that FreeU's authors give for Stable Diffusion 1.5."""
+FREEU_MILD = ((1.1, 0.9), (1.2, 0.2))
+"""The same with a weaker backbone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """What is changed; the defaults change nothing.
+
+    Attributes:
+        name: Name, fit for a folder.
+        label: Words for tables and plots.
+        shown: The formats that the model sees of those that are allowed; None for all.
+        mixed: Every object is shown in one format alone, chosen as in the hybrid benchmarks.
+        scaleu: "learned", "off" (backbone and skips pass unchanged) or "constants".
+        constants: (backbone, skip) factor per stage for "constants", see `reference_model.scaleu.FreeU`.
+        masked_attention: Mode of the instance masks; None takes the checkpoint's.
+        sampling: Sampling settings over the checkpoint's.
+    """
+
+    name: str
+    label: str = ""
+    shown: frozenset[Condition] | None = None
+    mixed: bool = False
+    scaleu: str = "learned"
+    constants: tuple[tuple[float, float], ...] = ()
+    masked_attention: str | None = None
+    sampling: SamplingSettings = field(default_factory=SamplingSettings)
+
+    def to_json(self) -> dict[str, Any]:
+        """What differs from the model as it is; sampling settings have their own place in an identity."""
+        plain = asdict(Variant(self.name))
+        changed = {key: value for key, value in asdict(self).items() if value != plain[key]}
+        changed.pop("label", None)
+        changed.pop("sampling", None)
+        if self.shown is not None:
+            changed["shown"] = sorted(str(one) for one in self.shown)
+        return changed
+
+
+class VariantGenerator(InstanceDiffusionGenerator):
+    """A variant of a generator; both use the same loaded weights, which are put right after each batch.
+
+    Args:
+        base: The generator as it is.
+        variant: What to change.
+    """
+
+    def __init__(self, base: InstanceDiffusionGenerator, variant: Variant) -> None:
+        super().__init__(base.folder, base._device, base._dtype, base._batch_size)
+        self._base = base
+        self.variant = variant
+        self.masked_attention = variant.masked_attention
+
+    @cached_property
+    def pipeline(self) -> InstanceDiffusionPipeline:
+        """The pipeline of the generator that this is a variant of."""
+        return self._base.pipeline
+
+    def identity(self) -> Mapping[str, Any]:
+        """The model's own identity; what was changed is added if anything was."""
+        changed = self.variant.to_json()
+        return {**super().identity(), **({"variant": changed} if changed else {})}
+
+    def shown(self, request: GenerationRequest) -> frozenset[Condition]:
+        """The allowed formats that the variant lets through."""
+        shown = super().shown(request)
+        return shown if self.variant.shown is None else shown & self.variant.shown
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
+        """Yields one image per request; see `InstanceDiffusionGenerator.generate`."""
+        yield from super().generate(self.requests_as_shown(requests))
+
+    def requests_as_shown(self, requests: Sequence[GenerationRequest]) -> list[GenerationRequest]:
+        """The requests, with one format chosen for every object if the variant mixes formats."""
+        if not self.variant.mixed:
+            return list(requests)
+        return [
+            replace(one, layout=assign_formats([one.layout], "ablation", sorted(one.conditions))[0])
+            for one in requests
+        ]
+
+    def _draw(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
+        with self._scaling(self.pipeline.unet):
+            images = list(super()._draw(requests))
+        yield from images
+
+    def _scaling(self, unet: InstanceUNet) -> AbstractContextManager[None]:
+        if self.variant.scaleu == "learned":
+            return nullcontext()
+        from reference_model.scaleu import freeu_scalers, replaced_scaleu
+
+        constants = self.variant.constants
+        return replaced_scaleu(unet, freeu_scalers(unet, constants) if constants else None)

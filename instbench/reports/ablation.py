@@ -1,0 +1,120 @@
+"""Ablations as Markdown, CSV and plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from instbench.execution.ablation import Answer, Number
+from instbench.reports.dot_plot import Dot, Panel, dot_plot
+from instbench.runs.atomic import write_bytes
+
+__all__ = ["ablation_csv", "ablation_markdown", "ablation_plot", "write_answers"]
+
+_COLUMNS = (
+    *("question", "benchmark", "metric", "variant", "label", "value", "ci95_low", "ci95_high", "n_scored"),
+    *("unit", "higher_is_better", "difference", "difference_ci95_low", "difference_ci95_high", "p_adjusted"),
+)
+
+
+def _digits(value: float, unit: str, *, sign: bool = False) -> str:
+    plus = "+" if sign else ""
+    return f"{value:{plus}.3f}" if unit == "fraction" else f"{value:{plus}.4g}"
+
+
+def _with_interval(
+    value: float | None, ci95: tuple[float, float] | None, unit: str, *, sign: bool = False
+) -> str:
+    if value is None:
+        return "-"
+    text = _digits(value, unit, sign=sign)
+    if ci95 is None:
+        return text
+    return f"{text} [{_digits(ci95[0], unit, sign=sign)}, {_digits(ci95[1], unit, sign=sign)}]"
+
+
+def _p_value(number: Number) -> str:
+    p = number.difference.p_adjusted if number.difference else None
+    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _plain(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def ablation_markdown(answer: Answer) -> str:
+    """The table of a question: numbers and differences from the first variant, with intervals where there are any."""
+    lines = [
+        f"### {_plain(answer.question.title)}",
+        "",
+        f"`--question {answer.question.name}`, {answer.layouts} layouts a run.",
+        "",
+        "| benchmark | metric | variant | value [95 %] | difference [95 %] | adjusted p |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in answer.numbers:
+        better = "" if one.higher_is_better else " (lower is better)"
+        apart = one.difference
+        cells = [
+            one.benchmark,
+            one.metric + better,
+            _plain(one.label),
+            _with_interval(one.value, one.ci95, one.unit),
+            "" if apart is None else _with_interval(apart.value, apart.ci95, one.unit, sign=True),
+            _p_value(one),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def ablation_csv(answer: Answer) -> str:
+    """The same as CSV, unrounded; what is not known is empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for one in answer.numbers:
+        apart = one.difference
+        between = (apart.ci95 if apart else None) or (None, None)
+        writer.writerow(
+            (
+                *(answer.question.name, one.benchmark, one.metric, one.variant, one.label, one.value),
+                *(one.ci95 or (None, None)),
+                *(one.n_scored, one.unit, one.higher_is_better),
+                *(apart.value if apart else None, *between, apart.p_adjusted if apart else None),
+            )
+        )
+    return stream.getvalue()
+
+
+def ablation_plot(answer: Answer) -> str:
+    """The same as an SVG: a panel per number, a row per variant."""
+    columns: dict[tuple[str, str], list[Number]] = {}
+    for one in answer.numbers:
+        columns.setdefault((one.benchmark, one.metric), []).append(one)
+    panels = [
+        Panel(
+            f"{benchmark}: {metric}" if len({key[0] for key in columns}) > 1 else metric,
+            tuple(Dot(one.value, one.ci95) for one in numbers),
+            top=1.0 if numbers[0].unit == "fraction" else None,
+        )
+        for (benchmark, metric), numbers in columns.items()
+    ]
+    rows = [variant.label or variant.name for variant in answer.question.variants]
+    return dot_plot(answer.question.title, rows, panels)
+
+
+def write_answers(answers: Sequence[Answer], output: Path) -> list[Path]:
+    """Writes `<question>.md`, `.csv` and `.svg` into a folder and returns the paths."""
+    paths = []
+    for one in answers:
+        for ending, text in (
+            ("md", ablation_markdown(one)),
+            ("csv", ablation_csv(one)),
+            ("svg", ablation_plot(one)),
+        ):
+            path = output / f"{one.question.name}.{ending}"
+            write_bytes(path, text.encode())
+            paths.append(path)
+    return paths
