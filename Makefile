@@ -14,7 +14,7 @@ BENCH_ARGS ?=
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench-model bench-metrics test test-slow lint format clean
+.PHONY: help venv demo bench-model bench-metrics test test-browser test-slow lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,13 +48,24 @@ bench-metrics: $(STAMP) ## time the metrics against their references (about 2 mi
 
 test: export HF_HUB_OFFLINE = 1
 test: export YOLO_OFFLINE = true
-test: $(STAMP) ## run the tests, without the slow ones and without network
-	@$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
+test: $(STAMP) ## run the tests, without slow ones, browser and network
+	@$(BIN)/python -m pytest -q -m "not slow and not browser" $(PYTEST_ARGS)
 
 test-slow: export HF_HUB_OFFLINE = 1
 test-slow: export YOLO_OFFLINE = true
 test-slow: $(STAMP) ## run the slow tests (minutes: real sampling with the shipped weights)
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
+
+test-browser: $(STAMP) ## test the site and the reports in a headless Chromium, which is installed if missing (Debian, root)
+	@$(BIN)/python -c 'import playwright' 2>/dev/null || \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -e '.[browser]'
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; \
+		else \
+			echo "error: chromium is not on the PATH; install it, for example: sudo apt-get install chromium" >&2; exit 2; \
+		fi; }
+	@$(BIN)/python -m pytest -q -m browser tests/browser $(PYTEST_ARGS)
 
 lint: $(STAMP) ## check style, formatting and types
 	@$(BIN)/ruff check .
