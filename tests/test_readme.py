@@ -48,6 +48,7 @@ COMMANDS = {
     "instbench data fetch coco-val2017": RunBy.MIRROR,
     "instbench data verify coco-val2017": RunBy.MIRROR,
     "instbench data prepare coco-val2017 -o data/coco-512": RunBy.MIRROR,
+    "instbench report runs/try": RunBy.SLOW,
     "instbench score runs/try": RunBy.SLOW,
     "instbench run shapes-box --model my_model:GreyImages --limit 4 -o runs/grey": RunBy.DRY,
 }
@@ -147,6 +148,8 @@ def test_run_commands_run(workplace: Path) -> None:
         if run_by is RunBy.DRY:
             call(re.sub(r"--limit \d+", "", command), "--limit", "2", "--num-inference-steps", "2")
     call("instbench score runs/try")
+    call("instbench report runs/try")
+    assert (workplace / "runs" / "try" / "report.html").is_file()
     call("instbench score runs/try/images --benchmark shapes-box --limit 2 --name mine -o runs/elsewhere")
     for name in ("try", "floor", "ceiling", "elsewhere", "mine", "grey"):
         assert (workplace / "runs" / name / "results.json").is_file()

@@ -19,7 +19,19 @@ from instbench.errors import EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_INTERRUPTED, In
 
 __all__ = ["VERBS", "build_parser", "main"]
 
-VERBS = ("run", "generate", "score", "ls", "validate", "convert", "data", "doctor", "demo", "ablate")
+VERBS = (
+    "run",
+    "generate",
+    "score",
+    "ls",
+    "validate",
+    "convert",
+    "data",
+    "doctor",
+    "demo",
+    "ablate",
+    "report",
+)
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 
 

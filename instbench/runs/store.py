@@ -34,6 +34,7 @@ _FOLDERS = {
     "images": re.compile(r"[a-z0-9._-]+\.png"),
     "observations": re.compile(r"[a-z0-9._-]+\.parquet"),
     "overlays": re.compile(r"[a-z0-9._-]+\.png"),
+    "report_files": re.compile(r"[a-z0-9._-]+\.webp"),
 }
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*")
 

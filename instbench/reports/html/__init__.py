@@ -1,0 +1,5 @@
+"""Reports of runs as HTML pages that open from a file, without a server or a network."""
+
+from instbench.reports.html.build import build_report
+
+__all__ = ["build_report"]

@@ -1,0 +1,72 @@
+"""The commands that make a run, or one of its images, again."""
+
+from __future__ import annotations
+
+import shlex
+
+from instbench.runs.records import RunRecord
+
+__all__ = ["command_for_image", "command_for_run"]
+
+_SAMPLING = ("num_inference_steps", "guidance_scale", "alpha", "mis")
+_DATA = ("annotations", "captions", "images")
+
+
+def command_for_run(run: RunRecord, output: str = "runs/again") -> str:
+    """The command that makes a run again.
+
+    Args:
+        run: ``run.json``.
+        output: Folder to write.
+
+    Returns:
+        One line for a POSIX shell, every word quoted where it must be.
+    """
+    return shlex.join([*_words(run, _asked_limit(run)), "-o", output])
+
+
+def command_for_image(run: RunRecord, position: int, output: str = "runs/again") -> str:
+    """The command that makes one image again, as the last one of a shorter run.
+
+    An image depends on its own layout, the settings and the seed alone, so that a shorter run makes the same one.
+
+    Args:
+        run: ``run.json``.
+        position: Position of its layout in ``layouts.jsonl``, from 0.
+        output: Folder to write.
+
+    Returns:
+        One line for a POSIX shell.
+    """
+    return shlex.join([*_words(run, position + 1), "-o", output])
+
+
+def _asked_limit(run: RunRecord) -> int | None:
+    limit = run.settings_asked.get("limit")
+    return limit if isinstance(limit, int) else None
+
+
+def _words(run: RunRecord, limit: int | None) -> list[str]:
+    benchmark = str(run.benchmark.get("name", run.identity.get("benchmark", "")))
+    asked = run.settings_asked
+    if run.images_elsewhere is not None:
+        words = ["instbench", "score", run.checkpoint or "IMAGES", "--benchmark", benchmark]
+        words += ["--name", run.model]
+    else:
+        words = ["instbench", "run", benchmark, "--model", run.model]
+        words += [] if run.checkpoint is None else ["--checkpoint", run.checkpoint]
+        words += _options(asked.get("sampling") or {}, _SAMPLING)
+    words += ["--edition", str(run.identity.get("edition", "strict"))]
+    words += [] if limit is None else ["--limit", str(limit)]
+    words += ["--seed", str(run.identity.get("seed", asked.get("seed", 0)))]
+    words += _options(asked.get("data") or {}, _DATA)
+    evaluators = asked.get("evaluators") or {}
+    return words + _options(evaluators, sorted(evaluators))
+
+
+def _options(values: dict[str, object], names: object) -> list[str]:
+    words: list[str] = []
+    for name in names if isinstance(names, list | tuple) else ():
+        if values.get(name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(values[name])]
+    return words
