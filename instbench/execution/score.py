@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ import pyarrow as pa
 from instbench.benchmarks.schema import Benchmark
 from instbench.execution.catalog import METRICS
 from instbench.execution.failures import score_failures
+from instbench.execution.intervals import add_intervals, run_weights
 from instbench.execution.matching import Match, coco_results, match_layout
 from instbench.execution.observe import Observations
 from instbench.execution.session import Evaluators, Session
@@ -22,6 +23,8 @@ from instbench.layouts.types import Instance, Layout
 from instbench.runs.records import EvaluatorRecord, MetricRecord, ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
 from instbench.runs.tables import write_table
+from instbench.statistics.samples import RatioSamples, Samples
+from instbench.statistics.store import write_samples
 
 __all__ = ["NO_IMAGE", "RowKey", "ScoreContext", "score_run"]
 
@@ -77,6 +80,8 @@ class ScoreContext:
         seed: The user's seed; metrics that draw at random derive theirs from it.
         rows: One row per requested instance by (image key, annotation id); scorers fill columns in.
         cache: Results that several metrics share.
+        metric: Name of the metric that is being scored.
+        samples: What the numbers are made of by image, by metric; scorers give it with `keep`.
     """
 
     benchmark: Benchmark
@@ -87,6 +92,25 @@ class ScoreContext:
     seed: int = 0
     rows: dict[RowKey, dict[str, Any]] = field(default_factory=dict)
     cache: dict[str, Any] = field(default_factory=dict)
+    metric: str = ""
+    samples: dict[str, Samples] = field(default_factory=dict)
+
+    @cached_property
+    def image_keys(self) -> tuple[str, ...]:
+        """Keys of the layouts, in order."""
+        return tuple(layout.image_key for layout in self.layouts)
+
+    @cached_property
+    def _key_of(self) -> dict[int, str]:
+        return {one.annotation_id: layout.image_key for layout in self.layouts for one in layout.instances}
+
+    def keep(self, samples: Samples) -> None:
+        """Keeps what the number of the current metric is made of, for its interval."""
+        self.samples[self.metric] = samples
+
+    def keep_units(self, values: Iterable[tuple[int, float]]) -> None:
+        """The same for a mean over objects, from (annotation id, value) pairs."""
+        self.keep(RatioSamples.of(self.image_keys, ((self._key_of[one], value) for one, value in values)))
 
     def row(self, annotation_id: int) -> dict[str, Any]:
         """The row of an annotation (ids are unique in a run); a spare one if it is not requested."""
@@ -223,9 +247,13 @@ def score_run(
     metrics: dict[str, MetricRecord] = {}
     for metric in benchmark.metrics:
         entry = METRICS.get(metric.name)
+        context.metric = metric.name
         metrics[metric.name] = entry.factory()(context, **{**(entry.options or {}), **metric.params})
     failures = score_failures(context)
     rows = list(context.rows.values())
+    weights = run_weights(context.image_keys)
+    add_intervals(metrics, context.samples, weights)
+    write_samples(folder.samples_npz, context.image_keys, context.samples)
     write_table(folder.instances_parquet, pa.Table.from_pylist(rows, schema=ROW_SCHEMA))
     requested = sum(len(layout.requested) for layout in layouts)
     results = ResultsRecord(
@@ -236,7 +264,7 @@ def score_run(
         model=record.model,
         evaluators=_evaluator_records(benchmark, evaluators),
         metrics=metrics,
-        slices=slice_results(rows),
+        slices=slice_results(rows, context.image_keys, weights),
         failures=failures,
         counts={
             "images": len(layouts),

@@ -20,6 +20,7 @@ from instbench.execution.reference import ReferenceImages
 from instbench.execution.score import NO_IMAGE, ScoreContext
 from instbench.layouts.types import Condition
 from instbench.runs.records import MetricRecord
+from instbench.statistics.samples import RatioSamples
 
 if TYPE_CHECKING:
     from metrics import AttributeBindingResult
@@ -136,6 +137,7 @@ def average_precision(
         truth = context.truth if kept is None else _ignoring_others(context.truth, kept)
         context.cache[key] = evaluate_average_precision(truth, context.detections, iou_type)
     result = context.cache[key]
+    _keep_matches(context, key, kept, iou_type, number)
     if number not in result.values:
         raise InputError(f"average_precision has no number {number!r}; it has: {', '.join(result.values)}")
     per_category = {name: getattr(one, number, None) for name, one in result.per_category.items()}
@@ -149,6 +151,23 @@ def average_precision(
     if no_mask:
         reasons["no mask"] += no_mask
     return _record(context, result.values[number], result.n_scored, reasons, **details)
+
+
+def _keep_matches(
+    context: ScoreContext, key: str, kept: set[int] | None, iou_type: Literal["bbox", "segm"], number: str
+) -> None:
+    """Keeps the matches behind an AP; one table serves all numbers of the same objects."""
+    from instbench.statistics.average_precision import AP_NUMBERS, ApSamples
+    from metrics.functional.match_table import match_table
+
+    if number not in AP_NUMBERS:
+        return
+    if f"matches:{key}" not in context.cache:
+        truth = context.truth if kept is None else _ignoring_others(context.truth, kept)
+        context.cache[f"matches:{key}"] = match_table(truth, context.detections, iou_type)
+    table = context.cache[f"matches:{key}"]
+    if table.image_ids.tolist() == [layout.image_id for layout in context.layouts]:
+        context.keep(ApSamples(table, number))
 
 
 def _ignoring_others(truth: dict[str, Any], kept: set[int]) -> dict[str, Any]:
@@ -209,6 +228,7 @@ def _mean_over(
     if len(of_kept) < len(values):
         reasons[OTHER_FORMAT] += len(values) - len(of_kept)
     numbers = [value for _, value, _ in of_kept if value is not None]
+    context.keep_units((one, value) for one, value, _ in of_kept if value is not None)
     details = {**details, "n_missing": sum(missing for *_, missing in of_kept)}
     mean = float(np.mean(numbers)) if numbers else None
     return _record(context, mean, len(numbers), reasons, **details)
@@ -317,6 +337,7 @@ def attribute_accuracy(
         return _record(context, None, 0, reasons)
     left_out = ((row.annotation_id, row.reason) for row in result.per_instance if row.correct is None)
     skipped = _skipped(context, left_out)
+    _keep_attributes(context, result, number)
     details: dict[str, Any] = {
         "labels": list(result.labels),
         "match": dict(MATCH_RULE),
@@ -340,6 +361,22 @@ def attribute_accuracy(
     return record
 
 
+def _keep_attributes(context: ScoreContext, result: AttributeBindingResult, number: str) -> None:
+    """Keeps the values of the objects behind a number of attribute binding."""
+    found = [row for row in result.per_instance if row.predicted is not None]
+    if number == "accuracy":
+        values = [(row.annotation_id, row.correct) for row in result.per_instance if row.correct is not None]
+    elif number == "accuracy_given_found":
+        values = [(row.annotation_id, bool(row.correct)) for row in found]
+    elif number == "leakage_rate":
+        values = [(row.annotation_id, bool(row.leaked_from)) for row in found]
+    else:
+        similar = [(row.annotation_id, context.row(row.annotation_id).get("similarity")) for row in found]
+        context.keep_units((one, float(value)) for one, value in similar if value is not None)
+        return
+    context.keep_units((one, float(value)) for one, value in values)
+
+
 def image_clip_score(context: ScoreContext) -> MetricRecord:
     """Similarity of whole images to their captions, 100 times the cosine; images that are missing are left out."""
     from metrics import clip_score
@@ -349,7 +386,12 @@ def image_clip_score(context: ScoreContext) -> MetricRecord:
             f"{context.benchmark.name}: clip_score needs evaluators.image_text; name one in the benchmark"
         )
     seen = context.observations.caption_scores
-    result = clip_score([seen.get(layout.image_key) for layout in context.layouts])
+    scores = [seen.get(layout.image_key) for layout in context.layouts]
+    result = clip_score(scores)
+    if result.value is not None:
+        known = np.array([score is not None for score in scores], dtype=np.float64)
+        each = np.array([clip_score([score]).value or 0.0 for score in scores], dtype=np.float64)
+        context.keep(RatioSamples(each * known, known))
     return MetricRecord(
         value=result.value,
         n_scored=result.n_scored,
@@ -376,6 +418,7 @@ def feature_distance(context: ScoreContext, *, kind: Literal["fid", "kid"]) -> M
         context: The run's layouts and observations.
         kind: "fid", the Frechet distance, or "kid", the kernel distance.
     """
+    from instbench.statistics.distances import frechet_samples, kernel_samples
     from metrics import frechet_from_features, kernel_distance
 
     extractor = context.evaluators.features
@@ -405,7 +448,7 @@ def feature_distance(context: ScoreContext, *, kind: Literal["fid", "kid"]) -> M
     made = np.stack([context.observations.features[layout.image_key] for layout in context.observed])
     record.details = {"reference": reference.facts(extractor)}
     if kind == "fid":
-        record.value = frechet_from_features(made, real).value
+        record.value = frechet_from_features(made, real).value or 0.0  # two images or more: there is a value
     else:
         distance = kernel_distance(made, real)
         record.value = distance.mean
@@ -414,5 +457,9 @@ def feature_distance(context: ScoreContext, *, kind: Literal["fid", "kid"]) -> M
             "subsets": 100,
             "subset_size": min(1000, len(made), len(real)),
         }
+    missing = context.observations.missing
+    present = np.array([layout.image_key not in missing for layout in context.layouts])
+    keep = frechet_samples if kind == "fid" else kernel_samples
+    context.keep(keep(record.value, made, real, present))
     record.n_scored, record.n_unscored = n_images, len(context.layouts) - n_images
     return record

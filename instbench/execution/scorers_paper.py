@@ -7,6 +7,7 @@ of this module never stand beside strict ones under one name.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ from instbench.layouts.ground_truth import canvas_ground_truth
 from instbench.layouts.types import Layout
 from instbench.runs.records import MetricRecord
 from instbench.seeds import derive_seed
+from instbench.statistics.samples import RatioSamples
 
 __all__ = ["attribute_binding", "points_in_mask"]
 
@@ -57,6 +59,7 @@ def points_in_mask(context: ScoreContext, *, kind: Literal["point", "scribble"])
     without = _count(context.observed) - len(result.per_instance)
     if without:
         reasons[NO_MASK] += without
+    _keep_image_means(context, result.per_image)
     details = {
         "n_images": len(result.per_image),
         "averaged": "over the annotations of an image, then over images",
@@ -128,8 +131,17 @@ def attribute_binding(
     result = paper_attribute_binding(observations, labels)
     for row in result.per_instance:
         context.row(row.annotation_id)[f"{attribute}_seen"] = row.predicted
+    column = 0 if number == "accuracy" else 1
+    _keep_image_means(context, {image_id: means[column] for image_id, means in result.per_image.items()})
     details = {"labels": list(labels), "crop": PUBLISHED_CROP, "n_images": len(result.per_image)}
     return _record(context, getattr(result, number), result.n_scored, reasons, **details)
+
+
+def _keep_image_means(context: ScoreContext, per_image: Mapping[int, float]) -> None:
+    """Keeps a mean of image means: every image that has one counts once."""
+    counts = np.array([layout.image_id in per_image for layout in context.layouts], dtype=np.float64)
+    means = np.array([per_image.get(layout.image_id, 0.0) for layout in context.layouts], dtype=np.float64)
+    context.keep(RatioSamples(means, counts))
 
 
 def _stream_seed(context: ScoreContext, purpose: str) -> int:

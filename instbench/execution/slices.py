@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from instbench.layouts.geometry import boxes_xyxy_to_pixels, boxes_xyxy_to_xywh
 from instbench.layouts.types import Layout
 from instbench.runs.records import SliceRecord
+from instbench.statistics.intervals import interval
+from instbench.statistics.samples import RatioSamples
 from metrics.functional.regions import pairwise_iou
 
-__all__ = ["SLICES", "SLICE_VALUES", "slice_columns", "slice_results"]
+__all__ = ["SLICES", "SLICE_VALUES", "slice_columns", "slice_results", "slice_samples"]
 
 SLICES = ("category", "size", "instances_in_image", "overlap", "position", "asked_as")
 """Columns of ``instances.parquet`` that name the bins."""
@@ -92,37 +94,56 @@ def _position(x: float, y: float) -> str:
     return ("centre", "edge", "corner")[outside]
 
 
-def slice_results(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, SliceRecord]]]:
-    """The mean of every number in every bin.
+def slice_results(
+    rows: Sequence[Mapping[str, Any]],
+    image_keys: Sequence[str],
+    weights: NDArray[np.float32] | None = None,
+) -> dict[str, dict[str, dict[str, SliceRecord]]]:
+    """The mean of every number in every bin, with its interval over images.
 
     Args:
         rows: Rows of ``instances.parquet``.
+        image_keys: Keys of all images of the run, in order.
+        weights: Resamples of the images; None leaves the intervals out.
 
     Returns:
         By number, slice and bin. Numbers that no row has, and slices without bins, are left out; an instance without
         the number counts as not scored in its bin.
     """
     results: dict[str, dict[str, dict[str, SliceRecord]]] = {}
+    for (name, slice_name, label), samples in slice_samples(rows, image_keys).items():
+        bins = results.setdefault(name, {}).setdefault(slice_name, {})
+        total = sum(row[slice_name] == label for row in rows)
+        n_scored = int(samples.counts.sum())
+        bins[label] = SliceRecord(
+            value=samples.value(),
+            n_scored=n_scored,
+            n_unscored=total - n_scored,
+            ci95=None if weights is None else interval(samples, weights),
+        )
+    return results
+
+
+def slice_samples(
+    rows: Sequence[Mapping[str, Any]], image_keys: Sequence[str]
+) -> dict[tuple[str, str, str], RatioSamples]:
+    """Values of the instances by (number, slice, bin), sorted by bin within a slice.
+
+    Args:
+        rows: Rows of ``instances.parquet``.
+        image_keys: Keys of all images of the run, in order.
+    """
+    found: dict[tuple[str, str, str], RatioSamples] = {}
     for name, column in SLICE_VALUES.items():
         if all(row[column] is None for row in rows):
             continue
         for slice_name in SLICES:
-            bins: defaultdict[str, list[float | None]] = defaultdict(list)
+            bins: defaultdict[str, list[tuple[str, float]]] = defaultdict(list)
             for row in rows:
                 if row[slice_name] is not None:
-                    value = row[column]
-                    bins[row[slice_name]].append(None if value is None else float(value))
-            if bins:
-                results.setdefault(name, {})[slice_name] = {
-                    label: _mean(values) for label, values in sorted(bins.items())
-                }
-    return results
-
-
-def _mean(values: Sequence[float | None]) -> SliceRecord:
-    known = [value for value in values if value is not None]
-    return SliceRecord(
-        value=float(np.mean(known)) if known else None,
-        n_scored=len(known),
-        n_unscored=len(values) - len(known),
-    )
+                    values = bins[row[slice_name]]
+                    if row[column] is not None:
+                        values.append((row["image_key"], float(row[column])))
+            for label, values in sorted(bins.items()):
+                found[name, slice_name, label] = RatioSamples.of(image_keys, values)
+    return found

@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from instbench.runs.records import MetricRecord, ResultsRecord
+from instbench.runs.records import MetricRecord, ResultsRecord, SliceRecord
 
-__all__ = ["comparison_table", "failures_table", "format_value", "results_table", "slices_table"]
+__all__ = [
+    "comparison_table",
+    "failures_table",
+    "format_interval",
+    "format_value",
+    "results_table",
+    "slices_table",
+]
 
 
 def format_value(record: MetricRecord | None) -> str:
@@ -16,6 +23,15 @@ def format_value(record: MetricRecord | None) -> str:
     if record is None or record.value is None:
         return "-"
     return f"{record.value:.3f}" if record.unit == "fraction" else f"{record.value:.4g}"
+
+
+def format_interval(record: MetricRecord | SliceRecord | None) -> str:
+    """Formats the 95 % interval of a number; empty where there is none."""
+    if record is None or record.ci95 is None:
+        return ""
+    fraction = getattr(record, "unit", "fraction") == "fraction"
+    low, high = (f"{end:.3f}" if fraction else f"{end:.4g}" for end in record.ci95)
+    return f"[{low}, {high}]"
 
 
 def _direction(record: MetricRecord) -> str:
@@ -36,6 +52,7 @@ def results_table(results: Sequence[ResultsRecord]) -> Table:
     table.add_column("model")
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("better")
     table.add_column("scored", justify="right", no_wrap=True)
     table.add_column("not scored")
@@ -48,6 +65,7 @@ def results_table(results: Sequence[ResultsRecord]) -> Table:
                 result.model if first else "",
                 name,
                 format_value(record),
+                format_interval(record),
                 _direction(record),
                 str(record.n_scored),
                 reasons or str(record.n_unscored or ""),
@@ -96,6 +114,7 @@ def slices_table(results: Sequence[ResultsRecord]) -> Table | None:
     for heading in ("benchmark", "number", "slice", "bin"):
         table.add_column(heading)
     table.add_column("value", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("scored", justify="right", no_wrap=True)
     for result in results:
         for number, slices in result.slices.items():
@@ -103,7 +122,7 @@ def slices_table(results: Sequence[ResultsRecord]) -> Table | None:
                 for label, record in bins.items():
                     value = "-" if record.value is None else f"{record.value:.3f}"
                     row = (result.benchmark, number, name.replace("_", " "), label)
-                    table.add_row(*row, value, str(record.n_scored))
+                    table.add_row(*row, value, format_interval(record), str(record.n_scored))
                 table.add_section()
     return table if table.row_count else None
 

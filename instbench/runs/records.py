@@ -121,11 +121,13 @@ class SliceRecord(_Record):
         value: The mean; null where nothing could be scored.
         n_scored: Instances behind it.
         n_unscored: Instances of the bin that could not be scored.
+        ci95: 95 % interval over images, null where none was computed.
     """
 
     value: float | None
     n_scored: int
     n_unscored: int = 0
+    ci95: tuple[float, float] | None = None
 
 
 class FailuresRecord(_Record):

@@ -29,7 +29,10 @@ __all__ = ["RunFolder"]
 
 logger = logging.getLogger(__name__)
 
-_FILES = ("run.json", "layouts.jsonl", "images.jsonl", "instances.parquet", "results.json", "report.html")
+_FILES = (
+    *("run.json", "layouts.jsonl", "images.jsonl", "instances.parquet"),
+    *("samples.npz", "results.json", "report.html"),
+)
 _FOLDERS = {
     "images": re.compile(r"[a-z0-9._-]+\.png"),
     "observations": re.compile(r"[a-z0-9._-]+\.parquet"),
@@ -53,6 +56,7 @@ class RunFolder:
         self.layouts_jsonl = root / "layouts.jsonl"
         self.images_jsonl = root / "images.jsonl"
         self.instances_parquet = root / "instances.parquet"
+        self.samples_npz = root / "samples.npz"
         self.images = root / "images"
         self.observations = root / "observations"
         self.overlays = root / "overlays"

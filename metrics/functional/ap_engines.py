@@ -22,7 +22,15 @@ from pycocotools.cocoeval import COCOeval
 from metrics.functional.detection_table import DetectionTable
 from metrics.functional.regions import IouType
 
-__all__ = ["Engine", "EngineOutput", "PreparedPair", "engine_names", "get_engine", "register_engine"]
+__all__ = [
+    "Engine",
+    "EngineOutput",
+    "PreparedPair",
+    "engine_names",
+    "evaluated_images",
+    "get_engine",
+    "register_engine",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +125,40 @@ def pycocotools_engine(pair: PreparedPair, iou_type: IouType) -> EngineOutput:
     )
 
 
+def evaluated_images(pair: PreparedPair, iou_type: IouType) -> list[dict[str, Any] | None]:
+    """COCOeval's matches per image, category and area range, without accumulating them.
+
+    Computed by hotcoco where it can be loaded, else by pycocotools; the matches are the same.
+
+    Args:
+        pair: The prepared data.
+        iou_type: ``"bbox"`` or ``"segm"``.
+
+    Returns:
+        Entries as in ``COCOeval.evalImgs``; None where there is nothing.
+    """
+    evaluation: Any = None
+    if find_spec("hotcoco") is not None and all(one["id"] != 0 for one in pair.ground_truth["annotations"]):
+        try:
+            evaluation = _hotcoco_evaluation(pair, iou_type)
+            _silently(evaluation.evaluate)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # a panic in Rust is no Exception
+            logger.warning("hotcoco failed (%s): pycocotools matches instead", error)
+            evaluation = None
+    if evaluation is None:
+
+        def evaluate() -> COCOeval:
+            truth = _coco(pair.ground_truth)
+            slow = COCOeval(truth, _load_results(truth, pair.results()), iou_type)
+            slow.evaluate()
+            return slow
+
+        evaluation = _silently(evaluate)
+    return list(evaluation.evalImgs)
+
+
 def _annotation_for_hotcoco(annotation: Mapping[str, Any]) -> dict[str, Any]:
     fields = ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd")
     return {name: annotation[name] for name in fields if annotation[name] is not None}
@@ -130,6 +172,23 @@ def hotcoco_engine(pair: PreparedPair, iou_type: IouType) -> EngineOutput:
     """
     if any(annotation["id"] == 0 for annotation in pair.ground_truth["annotations"]):
         return pycocotools_engine(pair, iou_type)
+    evaluation = _hotcoco_evaluation(pair, iou_type)
+
+    def evaluate() -> None:
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+
+    _silently(evaluate)
+    arrays = evaluation.eval or {}
+    return EngineOutput(
+        stats=np.asarray(evaluation.stats, dtype=np.float64),
+        precision=np.asarray(arrays["precision"]),
+        recall=np.asarray(arrays["recall"]),
+    )
+
+
+def _hotcoco_evaluation(pair: PreparedPair, iou_type: IouType) -> Any:
     import hotcoco
 
     truth = dict(pair.ground_truth)
@@ -145,20 +204,7 @@ def hotcoco_engine(pair: PreparedPair, iou_type: IouType) -> EngineOutput:
         results = coco.load_res(rows) if masks is None else coco.load_res(rows, segmentation=list(masks))
     else:
         results = coco.load_res(PreparedPair(truth, table).results())
-    evaluation = hotcoco.COCOeval(coco, results, iou_type)
-
-    def evaluate() -> None:
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-
-    _silently(evaluate)
-    arrays = evaluation.eval or {}
-    return EngineOutput(
-        stats=np.asarray(evaluation.stats, dtype=np.float64),
-        precision=np.asarray(arrays["precision"]),
-        recall=np.asarray(arrays["recall"]),
-    )
+    return hotcoco.COCOeval(coco, results, iou_type)
 
 
 def automatic_engine(pair: PreparedPair, iou_type: IouType) -> EngineOutput:

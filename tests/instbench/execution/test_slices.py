@@ -40,7 +40,7 @@ def test_edges_counts_and_ignored_instances():
 
 
 def row(**values):
-    return {**dict.fromkeys((*SLICES, *SLICE_VALUES.values())), **values}
+    return {**dict.fromkeys((*SLICES, *SLICE_VALUES.values())), "image_key": "0", **values}
 
 
 def test_means_count_what_was_not_scored():
@@ -50,20 +50,20 @@ def test_means_count_what_was_not_scored():
         row(category="dog", hit=None),
         row(category="dog", hit=True, asked_as="point"),
     ]
-    results = slice_results(rows)
+    results = slice_results(rows, ["0"])
     assert set(results) == {"point_hit_rate"}
     bins = results["point_hit_rate"]
     assert set(bins) == {"category", "asked_as"}
     assert (bins["category"]["cat"].value, bins["category"]["cat"].n_scored) == (0.5, 2)
     assert (bins["category"]["dog"].value, bins["category"]["dog"].n_unscored) == (1.0, 1)
-    assert slice_results([]) == {}
+    assert slice_results([], []) == {}
 
 
 @given(values=st.lists(st.tuples(st.sampled_from("abc"), st.one_of(st.none(), st.floats(0, 1))), min_size=1))
 def test_bins_add_up_to_the_whole(values):
     rows = [row(category=label, iou_mask=value) for label, value in values]
     known = [value for _, value in values if value is not None]
-    results = slice_results(rows)
+    results = slice_results(rows, ["0"])
     if not known:
         assert results == {}
         return

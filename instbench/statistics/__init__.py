@@ -1,0 +1,1 @@
+"""How sure the numbers are: image-clustered bootstrap, paired differences, ranks with ties."""

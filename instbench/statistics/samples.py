@@ -1,0 +1,111 @@
+"""What a number is made of, image by image, so that it can be computed again for any resample of the images.
+
+Every kind has the same two members: ``value()`` and ``resampled(weights)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["InfluenceSamples", "RatioSamples", "Samples"]
+
+
+class Samples(Protocol):
+    """A number as a function of the images."""
+
+    @property
+    def num_images(self) -> int:
+        """Number of images N."""
+
+    def value(self) -> float | None:
+        """The number on the images as they are; None where nothing is scored."""
+
+    def resampled(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The number under each row of weights [B, N]; NaN where a resample has nothing to score. Returns [B]."""
+
+
+@dataclass(frozen=True)
+class RatioSamples:
+    """A mean over units (objects) that lie in images: sum of values over number of units.
+
+    Attributes:
+        sums: float64 [N], sum of the values of each image's units.
+        counts: float64 [N], number of its scored units.
+    """
+
+    sums: NDArray[np.float64]
+    counts: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, image_keys: Sequence[str], values: Iterable[tuple[str, float]]) -> RatioSamples:
+        """Gathers (image key, value) pairs.
+
+        Args:
+            image_keys: All images, those without a value too.
+            values: Values of units.
+        """
+        row_of: Mapping[str, int] = {key: row for row, key in enumerate(image_keys)}
+        sums, counts = np.zeros(len(row_of)), np.zeros(len(row_of))
+        for key, value in values:
+            sums[row_of[key]] += value
+            counts[row_of[key]] += 1
+        return cls(sums, counts)
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return len(self.sums)
+
+    def value(self) -> float | None:
+        """The mean."""
+        total = self.counts.sum()
+        return float(self.sums.sum() / total) if total else None
+
+    def resampled(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The mean in each resample."""
+        sums, counts = weights @ self.sums, weights @ self.counts
+        result: NDArray[np.float64] = np.divide(
+            sums, counts, out=np.full(len(weights), np.nan), where=counts > 0
+        )
+        return result
+
+    def per_image(self) -> NDArray[np.float64]:
+        """Mean of each image's units; NaN where it has none."""
+        result: NDArray[np.float64] = np.divide(
+            self.sums, self.counts, out=np.full(self.num_images, np.nan), where=self.counts > 0
+        )
+        return result
+
+
+@dataclass(frozen=True)
+class InfluenceSamples:
+    """A smooth number by its first-order expansion: value plus the mean of the images' influences.
+
+    Used where computing the number anew for every resample would take hours (FID with its matrix roots).
+
+    Attributes:
+        point: The number.
+        influences: float64 [N], influence of each image; they sum to about 0.
+    """
+
+    point: float
+    influences: NDArray[np.float64]
+
+    @property
+    def num_images(self) -> int:
+        """Number of images."""
+        return len(self.influences)
+
+    def value(self) -> float | None:
+        """The number."""
+        return self.point
+
+    def resampled(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The expansion in each resample."""
+        result: NDArray[np.float64] = self.point + (weights @ self.influences) / weights.sum(axis=1)
+        return result

@@ -1,0 +1,182 @@
+"""Intervals and tests against closed forms and simulation."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from instbench.statistics.distances import frechet_samples, kernel_samples
+from instbench.statistics.intervals import holm, interval, paired_difference, wilson_interval
+from instbench.statistics.ranks import rank_groups
+from instbench.statistics.resampling import resample_weights
+from instbench.statistics.samples import InfluenceSamples, RatioSamples
+from metrics import frechet_from_features, kernel_distance
+
+
+def test_one_unit_an_image_agrees_with_the_closed_form():
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.4, 0.1, 500)
+    low, high = interval(RatioSamples(values, np.ones(500)))
+    half = stats.norm.ppf(0.975) * values.std() / np.sqrt(500)
+    assert (high - low) / 2 == pytest.approx(half, rel=0.08)
+    assert (low + high) / 2 == pytest.approx(values.mean(), abs=0.1 * half)
+
+
+def _clustered(rng, num_images, spread=1.5):
+    """Hits of several objects an image that share the image's own difficulty; the true mean over objects."""
+    counts = rng.integers(1, 7, num_images)
+    chance = stats.norm.cdf(0.8 + spread * rng.normal(size=num_images))
+    return RatioSamples(rng.binomial(counts, chance).astype(float), counts.astype(float))
+
+
+def test_coverage_of_clustered_shares():
+    truth = stats.norm.cdf(0.8 / np.sqrt(1 + 1.5**2))
+    weights, rng = resample_weights(150), np.random.default_rng(1)
+    covered = [
+        low <= truth <= high for low, high in (interval(_clustered(rng, 150), weights) for _ in range(1000))
+    ]
+    assert 0.93 <= np.mean(covered) <= 0.97
+
+
+def test_treating_objects_as_independent_would_not_cover():
+    truth, rng, covered = stats.norm.cdf(0.8 / np.sqrt(1 + 1.5**2)), np.random.default_rng(1), []
+    for _ in range(400):
+        one = _clustered(rng, 150)
+        low, high = wilson_interval(one.value(), int(one.counts.sum()))
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) < 0.9
+
+
+def test_coverage_and_size_of_paired_differences():
+    weights, rng = resample_weights(150), np.random.default_rng(2)
+    covered, rejected = [], []
+    for _ in range(1000):
+        counts = rng.integers(1, 7, 150)
+        shared = rng.normal(size=150)
+        runs = []
+        for shift in (0.4, 0.6):
+            chance = stats.norm.cdf(shift + shared + 0.5 * rng.normal(size=150))
+            runs.append(RatioSamples(rng.binomial(counts, chance).astype(float), counts.astype(float)))
+        truth = stats.norm.cdf(0.6 / 1.5) - stats.norm.cdf(0.4 / 1.5)
+        found = paired_difference(*runs, weights)
+        covered.append(found.ci95[0] <= truth <= found.ci95[1])
+        same = RatioSamples(
+            rng.binomial(counts, stats.norm.cdf(0.4 + shared + 0.5 * rng.normal(size=150))).astype(float),
+            counts.astype(float),
+        )
+        rejected.append(paired_difference(runs[0], same, weights).p_value < 0.05)
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert 0.03 <= np.mean(rejected) <= 0.07
+
+
+def test_pairing_narrows_the_interval():
+    rng = np.random.default_rng(3)
+    difficulty = rng.normal(size=300)
+    one = RatioSamples(difficulty, np.ones(300))
+    two = RatioSamples(difficulty + 0.1 + 0.05 * rng.normal(size=300), np.ones(300))
+    paired = paired_difference(one, two)
+    alone = interval(one, fraction=False)
+    assert paired.p_value < 1e-6
+    assert paired.ci95[1] - paired.ci95[0] < 0.2 * (alone[1] - alone[0])
+
+
+def test_equal_runs_do_not_differ_and_opposite_ones_do():
+    hits, misses = RatioSamples(np.ones(20), np.ones(20)), RatioSamples(np.zeros(20), np.ones(20))
+    same = paired_difference(hits, hits)
+    assert (same.value, same.p_value, same.ci95) == (0.0, 1.0, (0.0, 0.0))
+    assert paired_difference(misses, hits).p_value == pytest.approx(2 * 0.5**20)
+    with pytest.raises(ValueError, match="images"):
+        paired_difference(hits, RatioSamples(np.ones(3), np.ones(3)))
+
+
+def test_all_hit_is_no_certainty():
+    low, high = interval(RatioSamples(np.full(16, 3.0), np.full(16, 3.0)))
+    assert high == 1
+    assert low == pytest.approx(wilson_interval(1.0, 16)[0])
+    assert interval(RatioSamples(np.ones(1), np.ones(1))) is None
+    assert interval(RatioSamples(np.zeros(5), np.zeros(5))) is None
+
+
+def test_repeats_of_a_layout_are_one_cluster():
+    rng = np.random.default_rng(4)
+    layouts = rng.normal(size=100)
+    repeated = RatioSamples(np.repeat(layouts, 4), np.ones(400))
+    together = resample_weights(np.repeat(np.arange(100), 4))
+    honest, naive = interval(repeated, together, fraction=False), interval(repeated, fraction=False)
+    assert honest[1] - honest[0] == pytest.approx(2 * (naive[1] - naive[0]), rel=0.15)
+    assert np.array_equal(together[:, 0], together[:, 3])
+
+
+def _features(rng, count):
+    real = rng.normal(size=(count, 4))
+    return 0.8 * real + rng.normal(size=(count, 4)) * 0.7 + 0.3, real
+
+
+def test_influences_are_the_derivatives_of_the_distances():
+    made, real = _features(np.random.default_rng(5), 400)
+    present = np.ones(400, dtype=bool)
+    for samples, distance in (
+        (frechet_samples, lambda a, b: frechet_from_features(a, b).value),
+        (kernel_samples, lambda a, b: kernel_distance(a, b, subsets=1).mean),
+    ):
+        found = samples(distance(made, real), made, real, present)
+        jackknife = np.array(
+            [distance(np.delete(made, i, axis=0), np.delete(real, i, axis=0)) for i in range(400)]
+        )
+        expected = 399 * (jackknife.mean() - jackknife)
+        assert np.corrcoef(expected, found.influences)[0, 1] > 0.99
+        assert found.influences.std() == pytest.approx(expected.std(), rel=0.15)
+
+
+@pytest.mark.parametrize("samples", [frechet_samples, kernel_samples])
+def test_coverage_of_distances(samples):
+    def distance(made, real):
+        if samples is frechet_samples:
+            return frechet_from_features(made, real).value
+        return kernel_distance(made, real, subsets=1).mean
+
+    rng, estimates = np.random.default_rng(6), []
+    for _ in range(500):
+        made, real = _features(rng, 200)
+        estimates.append(samples(distance(made, real), made, real, np.ones(200, dtype=bool)))
+    # The interval is one of the number at this count: the bias of FID at small counts is in both.
+    truth = np.mean([one.point for one in estimates])
+    ends = [interval(one, fraction=False) for one in estimates]
+    assert 0.92 <= np.mean([low <= truth <= high for low, high in ends]) <= 0.98
+
+
+def test_missing_images_count_for_the_real_side_alone():
+    made, real = _features(np.random.default_rng(7), 30)
+    present = np.arange(30) > 4
+    found = frechet_samples(1.0, made[present], real, present)
+    assert len(found.influences) == 30
+    fixed = frechet_samples(1.0, made[present], real[:20], present)
+    assert np.all(fixed.influences[:5] == 0)
+    assert isinstance(fixed, InfluenceSamples)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, None, 0.03]) == pytest.approx([0.03, 0.06, None, 0.06], nan_ok=True)
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), max_size=12))
+def test_holm_never_lowers_and_keeps_the_order(p_values):
+    adjusted = holm(p_values)
+    assert all(new >= old for new, old in zip(adjusted, p_values, strict=True))
+    order = np.argsort(p_values, kind="stable")
+    assert np.all(np.diff(np.asarray(adjusted, dtype=float)[order]) >= 0)
+
+
+def test_ties_share_letters():
+    values = [0.9, 0.5, 0.88, None, 0.6]
+    different = {(0, 1), (0, 4), (1, 2), (2, 4)}
+    letters = rank_groups(values, lambda a, b: (min(a, b), max(a, b)) in different)
+    assert letters == ["a", "b", "a", "", "b"]
+    assert rank_groups([1.0, 2.0], lambda a, b: True, higher_is_better=False) == ["a", "b"]
+
+
+def test_a_tie_that_is_not_transitive_overlaps():
+    letters = rank_groups([3.0, 2.0, 1.0], lambda a, b: {a, b} == {0, 2})
+    assert letters == ["a", "ab", "b"]
