@@ -12,8 +12,10 @@ from instbench import defaults
 from instbench.benchmarks import Benchmark, CocoData, load_benchmark
 from instbench.errors import InputError
 from instbench.execution.local import RunOutcome, check_folder, execute, rescore
+from instbench.execution.merge import merge_shards
 from instbench.execution.plan import Plan, RunSettings, make_plan
 from instbench.execution.session import Session
+from instbench.execution.shards import Shard
 from instbench.generators.base import SamplingSettings
 from instbench.registry import EVALUATOR_ROLES
 from instbench.runs.store import RunFolder
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from reference_model.checkpoints.folders import Conversion
     from reference_model.checkpoints.whole import Weights
 
-__all__ = ["RunOutcome", "convert", "convert_detector", "find_runs", "generate", "is_run"]
+__all__ = ["RunOutcome", "convert", "convert_detector", "find_runs", "generate", "is_run", "merge"]
 __all__ += ["plan_images", "plan_runs", "run", "score", "score_images"]
 
 
@@ -145,6 +147,7 @@ def run(
     image_text: str | Path | None = None,
     features: str | Path | None = None,
     fresh: bool = False,
+    shard: Shard | None = None,
     session: Session | None = None,
 ) -> list[RunOutcome]:
     """Generates and scores; a second call with the same arguments continues where the first stopped.
@@ -166,6 +169,7 @@ def run(
         image_text: Image-text model in place of the benchmark's, likewise.
         features: Feature extractor in place of the benchmark's, likewise.
         fresh: Delete the run that is in the folder first.
+        shard: Make and observe only this part of the images, without a score; `merge` joins the parts.
         session: Loaded networks, to share between calls.
 
     Returns:
@@ -194,6 +198,7 @@ def generate(
     image_text: str | Path | None = None,
     features: str | Path | None = None,
     fresh: bool = False,
+    shard: Shard | None = None,
     session: Session | None = None,
 ) -> list[RunOutcome]:
     """Makes the images only; `run` with the same arguments scores them later. See `run`."""
@@ -201,15 +206,34 @@ def generate(
 
 
 def _run(arguments: dict[str, Any], *, score: bool) -> list[RunOutcome]:
-    fresh = arguments.pop("fresh")
+    fresh, shard = arguments.pop("fresh"), arguments.pop("shard")
     arguments["session"] = session = arguments["session"] or Session()
     plans = plan_runs(**arguments)
     for (
         plan,
         folder,
     ) in plans:  # a folder that cannot be used must not come to light after hours of other runs
-        check_folder(plan, folder, fresh=fresh)
-    return [execute(plan, folder, session, fresh=fresh, score=score) for plan, folder in plans]
+        check_folder(plan, folder, fresh=fresh, shard=shard)
+    return [execute(plan, folder, session, fresh=fresh, score=score, shard=shard) for plan, folder in plans]
+
+
+def merge(
+    shards: Sequence[str | Path], output: str | Path, *, session: Session | None = None
+) -> list[RunOutcome]:
+    """Joins the shards of a run and scores it, as if it had never been divided.
+
+    Args:
+        shards: Folders that `run` or `generate` filled with `shard`.
+        output: The run folder to write.
+        session: Loaded networks, to share between calls.
+
+    Returns:
+        The outcome, alone in a list.
+
+    Raises:
+        InputError: If the shards are of different runs or disagree, or an image is missing.
+    """
+    return [merge_shards([Path(one) for one in shards], Path(output), session or Session())]
 
 
 def is_run(path: str | Path) -> bool:

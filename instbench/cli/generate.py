@@ -23,4 +23,5 @@ def run(args: argparse.Namespace) -> int:
 
     if args.dry_run:
         return dry_run(args)
-    return report(api.generate(**run_arguments(args), fresh=args.fresh), as_json=args.json)
+    outcomes = api.generate(**run_arguments(args), fresh=args.fresh, shard=args.shard)
+    return report(outcomes, as_json=args.json)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from instbench import defaults
+from instbench.errors import InputError
 
 __all__ = [
     "EVALUATOR_OPTIONS",
@@ -29,6 +30,15 @@ def _batch_size(text: str) -> int | str:
     if text.isdigit() and int(text) > 0:
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r}: give auto or a number of 1 or more")
+
+
+def _shard(text: str) -> Any:
+    from instbench.execution.shards import Shard
+
+    try:
+        return Shard.parse(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).removeprefix("--shard ")) from None
 
 
 def positive(text: str) -> int:
@@ -111,6 +121,12 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N layouts")
     parser.add_argument("--seed", type=int, default=defaults.SEED, metavar="S")
     parser.add_argument("--fresh", action="store_true", help="delete the run that is in the folder first")
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="make and observe only layouts I, I+N, I+2N, … of the run (I from 0), for `merge`",
+    )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     sampling = parser.add_argument_group("sampling (default: the benchmark's or the model's own)")

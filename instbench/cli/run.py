@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.dry_run:
         return dry_run(args)
-    outcomes = api.run(**run_arguments(args), fresh=args.fresh)
+    outcomes = api.run(**run_arguments(args), fresh=args.fresh, shard=args.shard)
     return report(outcomes, as_json=args.json, slices=args.slices)
 
 
@@ -70,14 +70,16 @@ def dry_run(args: argparse.Namespace) -> int:
     """Plans and prints, writes nothing."""
     from instbench import api
 
-    return print_plans(api.plan_runs(**run_arguments(args)), fresh=args.fresh, as_json=args.json)
+    return print_plans(
+        api.plan_runs(**run_arguments(args)), fresh=args.fresh, as_json=args.json, shard=args.shard
+    )
 
 
-def print_plans(plans: list[tuple[Any, Path]], *, fresh: bool, as_json: bool) -> int:
+def print_plans(plans: list[tuple[Any, Path]], *, fresh: bool, as_json: bool, shard: Any = None) -> int:
     """Prints what plans would do."""
     from instbench.execution.dry_run import describe
 
-    facts = [describe(plan, folder, fresh=fresh) for plan, folder in plans]
+    facts = [describe(plan, folder, fresh=fresh, shard=shard) for plan, folder in plans]
     if as_json:
         print(json.dumps(facts, indent=2))
         return EXIT_DONE

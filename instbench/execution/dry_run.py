@@ -8,18 +8,20 @@ from typing import Any
 from instbench.execution.generate import pending_requests
 from instbench.execution.local import check_folder
 from instbench.execution.plan import Plan, make_requests
+from instbench.execution.shards import Shard
 from instbench.runs.store import RunFolder
 
 __all__ = ["describe"]
 
 
-def describe(plan: Plan, folder: Path, *, fresh: bool = False) -> dict[str, Any]:
+def describe(plan: Plan, folder: Path, *, fresh: bool = False, shard: Shard | None = None) -> dict[str, Any]:
     """Describes a plan: data, settings and how much is left to do. Writes nothing.
 
     Args:
         plan: The plan.
         folder: The run folder; another run in it is refused, as `run` would.
         fresh: Count everything as left to do.
+        shard: Count only this part of the run.
 
     Returns:
         Facts as plain JSON values, in the order to print.
@@ -27,8 +29,10 @@ def describe(plan: Plan, folder: Path, *, fresh: bool = False) -> dict[str, Any]
     Raises:
         InputError: If the folder holds something else.
     """
-    check_folder(plan, folder, fresh=fresh)
+    check_folder(plan, folder, fresh=fresh, shard=shard)
     requests = make_requests(plan.benchmark, plan.layouts, seed=plan.settings.seed, sampling=plan.sampling)
+    if shard is not None:
+        requests = list(shard.take(requests))
     requests = [one for one in requests if one.layout.image_key not in set(plan.absent)]
     to_make = len(requests if fresh else pending_requests(RunFolder(folder), requests))
     sampling = {name: value for name, value in plan.identity.sampling.items() if value is not None}
@@ -37,6 +41,7 @@ def describe(plan: Plan, folder: Path, *, fresh: bool = False) -> dict[str, Any]
         "model": plan.model,
         "folder": str(folder),
         "images": len(plan.layouts),
+        **({} if shard is None else {"shard": str(shard)}),
         **({"images_missing": len(plan.absent)} if plan.absent else {}),
         "images_to_make": to_make,
         "instances": sum(len(layout.requested) for layout in plan.layouts),

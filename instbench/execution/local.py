@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,10 +17,11 @@ from instbench.errors import InputError
 from instbench.execution.catalog import asked_attributes, replace_evaluators
 from instbench.execution.generate import generate_images
 from instbench.execution.layouts import layouts_sha256
-from instbench.execution.observe import observe_images
+from instbench.execution.observe import Observations, observe_images
 from instbench.execution.plan import Plan, make_requests
 from instbench.execution.score import score_run
 from instbench.execution.session import Evaluators, Session
+from instbench.execution.shards import Shard
 from instbench.layouts.types import Layout
 from instbench.runs.environment import machine, package_versions
 from instbench.runs.identity import IdentityV1
@@ -28,7 +29,7 @@ from instbench.runs.lock import RunLock
 from instbench.runs.records import ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
 
-__all__ = ["RunOutcome", "check_folder", "execute", "rescore"]
+__all__ = ["RunOutcome", "check_folder", "execute", "read_asked", "read_layouts", "rescore"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,13 +55,14 @@ class RunOutcome:
     missing: tuple[str, ...] = ()
 
 
-def check_folder(plan: Plan, folder: Path, *, fresh: bool = False) -> None:
+def check_folder(plan: Plan, folder: Path, *, fresh: bool = False, shard: Shard | None = None) -> None:
     """Checks that a plan may run in a folder, without writing anything.
 
     Args:
         plan: The plan.
         folder: The run folder.
         fresh: Whether a run that is in it will be deleted.
+        shard: The part of the run that the folder is for, None for the whole.
 
     Raises:
         InputError: If the folder holds something else, or another run and `fresh` is not set.
@@ -68,11 +70,27 @@ def check_folder(plan: Plan, folder: Path, *, fresh: bool = False) -> None:
     run = RunFolder(folder)
     run.check_usable()
     if not fresh:
-        run.check_identity(plan.identity.model_dump(mode="json"))
+        _check_same(run, plan, shard)
+
+
+def _check_same(run: RunFolder, plan: Plan, shard: Shard | None) -> RunRecord | None:
+    """The record in the folder, None for a new run; another run or another part of it is refused."""
+    record = run.check_identity(plan.identity.model_dump(mode="json"))
+    asked = None if shard is None else str(shard)
+    if record is not None and record.shard != asked:
+        there, now = (f"shard {one}" if one else "the whole run" for one in (record.shard, asked))
+        raise InputError(f"{run.root}: holds {there}, asked now is {now}; choose another -o or add --fresh")
+    return record
 
 
 def execute(
-    plan: Plan, folder: Path, session: Session, *, fresh: bool = False, score: bool = True
+    plan: Plan,
+    folder: Path,
+    session: Session,
+    *,
+    fresh: bool = False,
+    score: bool = True,
+    shard: Shard | None = None,
 ) -> RunOutcome:
     """Runs a plan in a folder; a second call with the same plan continues.
 
@@ -82,6 +100,7 @@ def execute(
         session: Loaded networks.
         fresh: Start again: delete the files of the run that is in the folder.
         score: Also observe and score; False stops after the images.
+        shard: Make and observe only this part of the images, and do not score; `merge_shards` does.
 
     Returns:
         The outcome.
@@ -96,8 +115,7 @@ def execute(
     with RunLock(folder):
         if fresh:
             run.clear()
-        identity = plan.identity.model_dump(mode="json")
-        record = run.check_identity(identity) or _new_record(plan)
+        record = _check_same(run, plan, shard) or _new_record(plan, shard)
         run.prepare()
         before, record.status, record.error = record.status, "started", None
         _save(run, record)
@@ -108,6 +126,9 @@ def execute(
                 plan.benchmark, plan.layouts, seed=plan.settings.seed, sampling=plan.sampling
             )
             absent = set(plan.absent)
+            if shard is not None:
+                asked = list(shard.take(asked))
+                absent &= {one.layout.image_key for one in asked}
             requests = [one for one in asked if one.layout.image_key not in absent]
             with _timed(record, "generate"):
                 made = generate_images(run, plan.generator, requests, session.images_per_call())
@@ -117,7 +138,10 @@ def execute(
                 "images_missing": len(absent),
             }
             results = None
-            if score:
+            if score and shard is not None:
+                own = {one.layout.image_key for one in asked}
+                _observe(run, record, plan.benchmark, plan.layouts, plan.evaluators, only=own)
+            elif score:
                 results = _observe_and_score(
                     run, record, plan.benchmark, plan.layouts, plan.evaluators, session
                 )
@@ -127,7 +151,9 @@ def execute(
         elif score or (before == "success" and not made.made):
             record.status = "success"
         _save(run, record)
-    return RunOutcome(folder, results, made.made, made.kept, failed, plan.absent)
+    return RunOutcome(
+        folder, results, made.made, made.kept, failed, tuple(key for key in plan.absent if key in absent)
+    )
 
 
 def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None = None) -> RunOutcome:
@@ -145,20 +171,18 @@ def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None =
         The outcome.
 
     Raises:
-        InputError: If there is no run, its layouts were altered, or it is in use.
+        InputError: If there is no run, or one shard of it, its layouts were altered, or it is in use.
     """
     run = RunFolder(folder)
     record = run.read_run()
+    if record.shard is not None:
+        raise InputError(
+            f"{folder}: is shard {record.shard} of a run; put it together with `instbench merge`"
+        )
     with RunLock(folder):
         run.prepare()
-        layouts = _read_layouts(run, record)
-        try:
-            benchmark = Benchmark.model_validate(record.benchmark)
-            identity = IdentityV1.model_validate(record.identity)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"{run.run_json}: field {field}: {first['msg']}; make the run again") from None
+        layouts = read_layouts(run, record)
+        benchmark, identity = read_asked(run, record)
         benchmark = replace_evaluators(benchmark, replaced or {})
         evaluators = session.evaluators(benchmark, layouts)
         changed = {"evaluators": evaluators.identity(), "protocol_sha256": benchmark.protocol_sha256()}
@@ -185,16 +209,16 @@ def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None =
     return RunOutcome(folder, results, 0, len(keys) - len(gone), missing, absent)
 
 
-def _observe_and_score(
+def _observe(
     run: RunFolder,
     record: RunRecord,
     benchmark: Benchmark,
     layouts: tuple[Layout, ...],
     evaluators: Evaluators,
-    session: Session,
-) -> ResultsRecord:
+    only: Collection[str] | None = None,
+) -> Observations:
     with _timed(record, "observe"):
-        observations = observe_images(
+        return observe_images(
             run,
             layouts,
             evaluators,
@@ -203,12 +227,24 @@ def _observe_and_score(
             published=benchmark.edition == "paper",
             file_format=benchmark.file_format,
             captions=any(metric.name == "clip_score" for metric in benchmark.metrics),
+            only=only,
         )
+
+
+def _observe_and_score(
+    run: RunFolder,
+    record: RunRecord,
+    benchmark: Benchmark,
+    layouts: tuple[Layout, ...],
+    evaluators: Evaluators,
+    session: Session,
+) -> ResultsRecord:
+    observations = _observe(run, record, benchmark, layouts, evaluators)
     with _timed(record, "score"):
         return score_run(run, record, benchmark, layouts, observations, evaluators, session)
 
 
-def _new_record(plan: Plan) -> RunRecord:
+def _new_record(plan: Plan, shard: Shard | None) -> RunRecord:
     return RunRecord(
         identity=plan.identity.model_dump(mode="json"),
         identity_sha256=plan.identity.sha256(),
@@ -216,6 +252,7 @@ def _new_record(plan: Plan) -> RunRecord:
         checkpoint=None if plan.checkpoint is None else str(plan.checkpoint),
         benchmark=plan.benchmark.model_dump(mode="json"),
         images_elsewhere=plan.images_elsewhere,
+        shard=None if shard is None else str(shard),
         settings_asked=plan.settings.to_json(),
         settings_resolved=dict(plan.identity.sampling),
         started_at=_now(),
@@ -269,7 +306,26 @@ def _write_layouts(run: RunFolder, layouts: tuple[Layout, ...]) -> None:
     write_jsonl(layouts, run.layouts_jsonl)
 
 
-def _read_layouts(run: RunFolder, record: RunRecord) -> tuple[Layout, ...]:
+def read_asked(run: RunFolder, record: RunRecord) -> tuple[Benchmark, IdentityV1]:
+    """The benchmark and the identity of a run.
+
+    Raises:
+        InputError: If ``run.json`` was altered so that they no longer fit; names the field.
+    """
+    try:
+        return Benchmark.model_validate(record.benchmark), IdentityV1.model_validate(record.identity)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{run.run_json}: field {field}: {first['msg']}; make the run again") from None
+
+
+def read_layouts(run: RunFolder, record: RunRecord) -> tuple[Layout, ...]:
+    """Reads the layouts of a run.
+
+    Raises:
+        InputError: If they are not those of the run's identity.
+    """
     from instbench.layouts.serialization import read_jsonl
 
     layouts = tuple(read_jsonl(run.layouts_jsonl))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,7 @@ def observe_images(
     published: bool = False,
     file_format: str = "png",
     captions: bool = False,
+    only: Collection[str] | None = None,
     chunk: int = defaults.OBSERVE_CHUNK,
 ) -> Observations:
     """Runs the evaluators on the images that they have not seen yet.
@@ -113,6 +114,7 @@ def observe_images(
         published: Crop the asked boxes, as the published script does, in place of the found objects.
         file_format: "png", or "jpeg-q75" to show evaluators the images after that compression.
         captions: Compare whole images with their captions.
+        only: Keys of the images to look at, None for all; the rows are those of the whole run either way.
         chunk: Images between two writes.
 
     Returns:
@@ -124,7 +126,7 @@ def observe_images(
     hashes = {
         layout.image_key: sha256_file(folder.image_path(layout.image_key))
         for layout in layouts
-        if folder.has_image(layout.image_key, canvas_size)
+        if (only is None or layout.image_key in only) and folder.has_image(layout.image_key, canvas_size)
     }
     todo = [
         layout

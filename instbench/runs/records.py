@@ -52,6 +52,7 @@ class RunRecord(_Record):
         timings: Seconds per stage, summed over all calls.
         counts: Images asked, failed, and missing from a folder of ready images.
         images_elsewhere: What was found in a folder of ready images, and what it was allowed; null for others.
+        shard: ``i/n`` if the folder holds one shard of the run; null for a whole run.
         error: One line, if the last call failed.
         started_at: ISO time in UTC of the first call.
         updated_at: ISO time in UTC of the last write.
@@ -71,6 +72,7 @@ class RunRecord(_Record):
     timings: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
     images_elsewhere: dict[str, Any] | None = None
+    shard: str | None = None
     error: str | None = None
     started_at: str | None = None
     updated_at: str | None = None

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from instbench.runs.atomic import atomic_path, canonical_json, remove_temporary
 
-__all__ = ["ObservationTable", "write_table"]
+__all__ = ["ObservationTable", "join_tables", "write_table"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,36 @@ class ObservationTable:
             remove_temporary(self.parts)
             if not any(self.parts.iterdir()):
                 shutil.rmtree(self.parts, ignore_errors=True)
+
+
+def join_tables(paths: Sequence[Path], target: Path, image_keys: Sequence[str]) -> bool:
+    """Joins observation tables of one evaluator into one file, atomically.
+
+    Args:
+        paths: The tables.
+        target: The file to write.
+        image_keys: Which rows to keep, in this order; of a row that is there twice, the first.
+
+    Returns:
+        False if the tables cannot be read or were not made by the same evaluator with the same settings;
+        nothing is written then.
+    """
+    try:
+        tables = [pq.read_table(path) for path in paths]
+    except (OSError, pa.ArrowException) as error:
+        logger.warning("%s: unreadable (%s); observed again", target.name, error)
+        return False
+    schemas = [table.schema for table in tables]
+    if not all(schema.equals(schemas[0], check_metadata=True) for schema in schemas):
+        return False
+    if "image_key" not in schemas[0].names:
+        return False
+    joined = pa.concat_tables(tables)
+    position: dict[str, int] = {}
+    for index, key in enumerate(joined["image_key"].to_pylist()):
+        position.setdefault(key, index)
+    write_table(target, joined.take([position[key] for key in image_keys if key in position]))
+    return True
 
 
 def _values(column: pa.ChunkedArray) -> Sequence[Any]:

@@ -1,0 +1,30 @@
+"""`instbench merge`: join the shards of a run and score it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from instbench.cli.options import add_network_options, add_slices_option, session_from
+from instbench.cli.run import report
+
+__all__ = ["register", "run"]
+
+
+def register(subparsers: Any) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser("merge", help="join the shards of a run (run --shard) and score it")
+    parser.add_argument("shards", nargs="+", type=Path, metavar="SHARD", help="folder of a shard")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="run folder to write")
+    parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    add_slices_option(parser)
+    add_network_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from instbench import api
+
+    outcomes = api.merge(args.shards, args.output, session=session_from(args))
+    return report(outcomes, as_json=args.json, slices=args.slices)
