@@ -23,6 +23,7 @@ VERBS = (
     "run",
     "generate",
     "score",
+    "merge",
     "ls",
     "validate",
     "convert",
