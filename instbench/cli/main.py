@@ -24,6 +24,7 @@ VERBS = (
     "generate",
     "score",
     "merge",
+    "draw",
     "ls",
     "validate",
     "convert",

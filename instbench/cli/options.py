@@ -15,6 +15,7 @@ __all__ = [
     "add_evaluator_options",
     "add_network_options",
     "add_run_options",
+    "add_sampling_options",
     "add_slices_option",
     "positive",
     "run_arguments",
@@ -102,6 +103,17 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--images", type=Path, metavar="DIR", help="the real images")
 
 
+def add_sampling_options(
+    parser: argparse.ArgumentParser, default: str = "the benchmark's or the model's own"
+) -> None:
+    """Adds the settings of the sampler."""
+    sampling = parser.add_argument_group(f"sampling (default: {default})")
+    sampling.add_argument("--num-inference-steps", type=positive, metavar="N")
+    sampling.add_argument("--guidance-scale", type=float, metavar="G")
+    sampling.add_argument("--alpha", type=_share, metavar="A", help="share of the steps with grounding on")
+    sampling.add_argument("--mis", type=_share, metavar="S", help="share of the steps run per instance")
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds everything that `run` and `generate` take."""
     parser.add_argument("benchmarks", nargs="+", metavar="BENCHMARK", help="name (see ls) or a .yaml file")
@@ -129,11 +141,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
-    sampling = parser.add_argument_group("sampling (default: the benchmark's or the model's own)")
-    sampling.add_argument("--num-inference-steps", type=positive, metavar="N")
-    sampling.add_argument("--guidance-scale", type=float, metavar="G")
-    sampling.add_argument("--alpha", type=_share, metavar="A", help="share of the steps with grounding on")
-    sampling.add_argument("--mis", type=_share, metavar="S", help="share of the steps run per instance")
+    add_sampling_options(parser)
     add_data_options(parser)
     add_evaluator_options(parser)
     add_network_options(parser)

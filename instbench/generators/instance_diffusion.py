@@ -111,6 +111,13 @@ class InstanceDiffusionGenerator:
         logger.info("%s: loaded on %s as %s", self.folder, *self._placement)
         return pipeline.to(self._placement[0])
 
+    @property
+    def canvas_size(self) -> int:
+        """Side in pixels of the square canvas that the checkpoint is made for."""
+        pipeline = self.pipeline
+        side = pipeline.unet.config.sample_size or 64
+        return int(side if isinstance(side, int) else side[0]) * int(pipeline.vae_scale_factor)
+
     @cached_property
     def _placement(self) -> tuple[str, str]:
         """Device and dtype in use."""

@@ -1,0 +1,121 @@
+"""`instbench draw`: pictures of a layout that a person wrote, or of one layout of a run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from instbench.cli.options import add_network_options, add_sampling_options, positive, session_from
+from instbench.errors import EXIT_DONE, InputError
+
+__all__ = ["register", "run"]
+
+_DESCRIPTION = """\
+Draws a layout. LAYOUT.json is one of: our own format (a line of a run's layouts.jsonl); a short form,
+{"caption", "units": "relative" or "pixels", "width", "height", "instances": [{"phrase", "box": [x0, y0, x1, y1],
+"point", "scribble", "mask"}]}; the published demo's form, {"caption", "width", "height", "annos": [...]}; or the
+draw.json of an earlier drawing, which is made again. See docs/drawing.md."""
+
+
+def register(subparsers: Any) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser(
+        "draw",
+        help="draw a layout written by hand, or one of a run",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "layout", nargs="?", type=Path, metavar="LAYOUT.json", help="the layout, or a draw.json"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="RUN/IMAGE",
+        help="start from an image of a run, with its settings and its noise: the same picture",
+    )
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder (default: drawn/<name>)")
+    parser.add_argument("--model", metavar="M", help="name (see ls) or package.module:factory")
+    parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="checkpoint of the model")
+    parser.add_argument(
+        "--seed", type=int, metavar="S", help="seed of the noise (default: 0, or the source's)"
+    )
+    parser.add_argument("-n", "--images", type=positive, metavar="N", help="pictures, each of its own noise")
+    parser.add_argument(
+        "--conditions",
+        type=_conditions,
+        metavar="box,mask,...",
+        help="formats that the model is shown (default: those in the layout, or of the run)",
+    )
+    parser.add_argument(
+        "--size", type=positive, metavar="PIXELS", help="side of the canvas (default: the model's)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the content of draw.json")
+    add_sampling_options(parser, "the model's or the source's own")
+    add_network_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from instbench.execution.draw import DrawSettings, draw
+    from instbench.execution.draw_source import from_file, from_run
+    from instbench.generators.base import SamplingSettings
+
+    if (args.layout is None) == (args.source is None):
+        raise InputError("give either LAYOUT.json or --from RUN/IMAGE; see `instbench draw --help`")
+    source = from_run(args.source) if args.layout is None else from_file(args.layout)
+    name = source.layout.image_key if args.layout is None else _safe(args.layout.stem)
+    output = args.output or Path("drawn") / name
+    settings = DrawSettings(
+        images=args.images,
+        seed=args.seed,
+        model=args.model,
+        checkpoint=args.checkpoint,
+        conditions=args.conditions,
+        canvas_size=args.size,
+        sampling=SamplingSettings(args.num_inference_steps, args.guidance_scale, args.alpha, args.mis),
+    )
+    drawing = draw(source, output, session_from(args), settings)
+    if args.json:
+        print(json.dumps(drawing.record, indent=2, sort_keys=True))
+        return EXIT_DONE
+    for number, instance in enumerate(drawing.shown.instances):
+        print(f"{number:>3}  {_line(instance.phrase)}")
+    _report_info(drawing)
+    print(f"{drawing.folder}: {len(drawing.images)} images made")
+    return EXIT_DONE
+
+
+def _report_info(drawing: Any) -> None:
+    first = drawing.images[0].info
+    if first.get("dropped_instances"):
+        print(
+            f"the model has too few slots: the last {first['dropped_instances']} instances are not drawn",
+            file=sys.stderr,
+        )
+    for text, cut in dict(first.get("truncated") or {}).items():
+        print(f"cut for the model: {_line(text)} (left out: {_line(str(cut))})", file=sys.stderr)
+
+
+def _conditions(text: str) -> frozenset[Any]:
+    from instbench.layouts.types import Condition
+
+    try:
+        return frozenset(Condition(word.strip()) for word in text.split(","))
+    except ValueError:
+        known = ", ".join(Condition)
+        raise argparse.ArgumentTypeError(f"{text!r}: give some of {known}, with commas between") from None
+
+
+def _safe(name: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip(".-")[:60] or "layout"
+
+
+def _line(text: str) -> str:
+    """One line of at most 80 characters that no terminal takes for a command."""
+    clean = "".join(letter if letter.isprintable() else " " for letter in text)
+    return clean if len(clean) <= 80 else f"{clean[:77]}..."
