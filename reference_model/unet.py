@@ -273,6 +273,43 @@ class InstanceUNet(UNet2DConditionModel):
         loaded: InstanceUNet = model.eval()
         return loaded
 
+    @classmethod
+    def from_gligen(
+        cls, pretrained_model_name_or_path: str | Path, *, subfolder: str | None = None
+    ) -> InstanceUNet:
+        """Reads GLIGEN's UNet as diffusers writes it; every tensor has the same name here.
+
+        Args:
+            pretrained_model_name_or_path: Folder of a `UNet2DConditionModel` with gated attention, or of its
+                pipeline.
+            subfolder: "unet" if it is the pipeline's.
+
+        Returns:
+            The model with GLIGEN's box tokens and without ScaleU, float32, in eval mode. It has 30 slots; the
+            weights set no limit.
+
+        Raises:
+            ValueError: If it is not the UNet of GLIGEN for boxes and text.
+        """
+        source = UNet2DConditionModel.from_pretrained(
+            pretrained_model_name_or_path, subfolder=subfolder, use_safetensors=True, local_files_only=True
+        )
+        kind = source.config.attention_type
+        if kind != "gated":
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: attention_type {kind!r}; give GLIGEN for boxes and text ('gated')"
+            )
+        model = cls.from_config(
+            source.config,
+            grounding_net="gligen",
+            grounding_keep=("box",),
+            num_fourier_freqs=8,
+            use_scaleu=False,
+        )
+        model.load_state_dict(source.state_dict())
+        loaded: InstanceUNet = model.eval()
+        return loaded
+
     def prepare_grounding(
         self,
         grounding_tokens: Tensor,

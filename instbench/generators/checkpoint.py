@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,49 @@ from instbench.errors import InputError
 from instbench.runs.atomic import sha256_file
 
 __all__ = [
+    "GLIGEN_PIPELINE",
     "GLIGEN_WEIGHTS",
+    "INSTANCE_PIPELINE",
+    "READABLE",
     "SHIPPED_WEIGHTS",
+    "STABLE_DIFFUSION_PIPELINE",
     "grounding_net",
     "hash_files",
     "pipeline_folder",
     "read_index",
+    "recommended_sampling",
 ]
 
 SHIPPED_WEIGHTS = "weights/shapes"
 GLIGEN_WEIGHTS = "weights/shapes-gligen"
-_PIPELINE = "InstanceDiffusionPipeline"
+INSTANCE_PIPELINE = "InstanceDiffusionPipeline"
+GLIGEN_PIPELINE = "StableDiffusionGLIGENPipeline"
+STABLE_DIFFUSION_PIPELINE = "StableDiffusionPipeline"
+READABLE = (INSTANCE_PIPELINE, GLIGEN_PIPELINE, STABLE_DIFFUSION_PIPELINE)
+_MODELS = {
+    INSTANCE_PIPELINE: "reference",
+    GLIGEN_PIPELINE: "gligen",
+    STABLE_DIFFUSION_PIPELINE: "text-only",
+}
+_FOREIGN_SAMPLING: Mapping[str, Mapping[str, float]] = {
+    GLIGEN_PIPELINE: {"alpha": 0.3, "mis": 0.0},
+    STABLE_DIFFUSION_PIPELINE: {"alpha": 0.0, "mis": 0.0},
+}
 _HASHED = {".safetensors", ".json", ".txt", ".model"}
 
 
-def pipeline_folder(checkpoint: Path | None, *, shipped: str = SHIPPED_WEIGHTS) -> Path:
+def pipeline_folder(
+    checkpoint: Path | None,
+    *,
+    shipped: str = SHIPPED_WEIGHTS,
+    kinds: Collection[str] = (INSTANCE_PIPELINE,),
+) -> Path:
     """The folder of a checkpoint, checked.
 
     Args:
         checkpoint: A pipeline folder, or None for shipped weights.
         shipped: Which of them, as a path in the package `reference_model`.
+        kinds: Pipeline classes that will do.
 
     Returns:
         The folder.
@@ -54,22 +77,37 @@ def pipeline_folder(checkpoint: Path | None, *, shipped: str = SHIPPED_WEIGHTS) 
     if not checkpoint.is_dir():
         raise InputError(f"{checkpoint}: no such folder; give the folder of a checkpoint")
     kind = read_index(checkpoint).get("_class_name")
-    if kind != _PIPELINE:
-        raise InputError(f"{checkpoint}: holds a {kind or 'pipeline without a name'}, not an {_PIPELINE}")
+    if kind not in kinds:
+        name = str(kind)[:60] if kind else "pipeline without a name"
+        hint = f"; use --model {_MODELS[kind]}" if isinstance(kind, str) and kind in _MODELS else ""
+        raise InputError(f"{checkpoint}: holds a {name}, not {_either(kinds)}{hint}")
     return checkpoint
+
+
+def _either(kinds: Collection[str]) -> str:
+    return " or ".join(f"{'an' if kind[0] in 'AEIOU' else 'a'} {kind}" for kind in kinds)
 
 
 def grounding_net(folder: Path, wanted: str) -> None:
     """Checks where the grounding tokens of a checkpoint come from.
 
     Args:
-        folder: Pipeline folder of the reference model's classes.
+        folder: Pipeline folder of the reference model's classes, or of GLIGEN in diffusers' layout.
         wanted: ``"unifusion"`` or ``"gligen"``.
 
     Raises:
         InputError: If they come from elsewhere; the message names the model that takes the folder.
     """
-    found = _read_json(folder, "unet/config.json").get("grounding_net", "unifusion")
+    config = _read_json(folder, "unet/config.json")
+    if read_index(folder).get("_class_name") == GLIGEN_PIPELINE:
+        attention = config.get("attention_type", "default")
+        if attention != "gated":
+            raise InputError(
+                f"{folder}: its UNet has attention_type {str(attention)[:40]!r}; "
+                "give GLIGEN for boxes and text ('gated')"
+            )
+        return
+    found = config.get("grounding_net", "unifusion")
     if found != wanted:
         models = {"unifusion": "reference", "gligen": "gligen"}
         raise InputError(
@@ -85,6 +123,21 @@ def read_index(folder: Path) -> dict[str, Any]:
         InputError: If it is missing or unreadable.
     """
     return _read_json(folder, "model_index.json")
+
+
+def recommended_sampling(index: Mapping[str, Any]) -> dict[str, Any]:
+    """The sampling settings that a checkpoint recommends.
+
+    Args:
+        index: ``model_index.json``.
+
+    Returns:
+        Fields of `SamplingParameters`: the folder's own ``sampling_defaults``. Folders of diffusers have none; GLIGEN
+        is then grounded in the first 30 % of the steps, as in its authors' code and in diffusers, and Stable
+        Diffusion in none, both without the Multi-Instance Sampler.
+    """
+    own = index.get("sampling_defaults")
+    return own or dict(_FOREIGN_SAMPLING.get(str(index.get("_class_name")), {}))
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

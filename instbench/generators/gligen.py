@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from instbench.generators.base import GenerationRequest, SamplingSettings
 from instbench.generators.boxes import MIN_SIDE, POINT_SIDE, as_boxes
-from instbench.generators.checkpoint import GLIGEN_WEIGHTS, grounding_net, pipeline_folder
+from instbench.generators.checkpoint import (
+    GLIGEN_PIPELINE,
+    GLIGEN_WEIGHTS,
+    INSTANCE_PIPELINE,
+    grounding_net,
+    pipeline_folder,
+)
 from instbench.generators.instance_diffusion import InstanceDiffusionGenerator
 from instbench.layouts.types import Condition
 
@@ -27,8 +33,10 @@ __all__ = ["GligenGenerator"]
 class GligenGenerator(InstanceDiffusionGenerator):
     """GLIGEN's box tokens and gated attention in the sampler of the reference model, without ScaleU.
 
-    The Multi-Instance Sampler is no part of GLIGEN; it is off unless it is asked for. Arguments as in
-    `InstanceDiffusionGenerator`; without a checkpoint the small model of the recipe `shapes-gligen` is used.
+    The checkpoint is a folder of the reference model's classes with box tokens, or GLIGEN as diffusers has it
+    (`StableDiffusionGLIGENPipeline`; `instbench convert` makes one of the original file). The Multi-Instance
+    Sampler is no part of GLIGEN; it is off unless it is asked for. Arguments as in `InstanceDiffusionGenerator`;
+    without a checkpoint the small model of the recipe `shapes-gligen` is used.
 
     Raises:
         InputError: If the folder is missing or its model has no box tokens.
@@ -42,7 +50,9 @@ class GligenGenerator(InstanceDiffusionGenerator):
         Raises:
             InputError: If it is missing or holds another model.
         """
-        folder = pipeline_folder(checkpoint, shipped=GLIGEN_WEIGHTS)
+        folder = pipeline_folder(
+            checkpoint, shipped=GLIGEN_WEIGHTS, kinds=(INSTANCE_PIPELINE, GLIGEN_PIPELINE)
+        )
         grounding_net(folder, "gligen")
         return folder
 

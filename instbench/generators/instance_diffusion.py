@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING, Any
 from instbench.devices import resolve_device
 from instbench.errors import InputError
 from instbench.generators.base import GeneratedImage, GenerationRequest, SamplingSettings
-from instbench.generators.checkpoint import hash_files, pipeline_folder, read_index
+from instbench.generators.checkpoint import (
+    grounding_net,
+    hash_files,
+    pipeline_folder,
+    read_index,
+    recommended_sampling,
+)
 from instbench.layouts.types import Condition
 from reference_model.parameters import resolve_parameters
 
@@ -89,21 +95,22 @@ class InstanceDiffusionGenerator:
         Raises:
             InputError: If it is missing or holds something else.
         """
-        return pipeline_folder(checkpoint)
+        folder = pipeline_folder(checkpoint)
+        if checkpoint is not None:
+            grounding_net(folder, "unifusion")
+        return folder
 
     @cached_property
     def pipeline(self) -> InstanceDiffusionPipeline:
         """The loaded pipeline."""
         import torch  # deferred: planning a run needs no torch
 
-        from reference_model.pipeline import InstanceDiffusionPipeline
+        from instbench.generators.pipelines import load_pipeline
 
         dtype: torch.dtype = getattr(torch, self._placement[1])
         try:
             with _quiet_loading():
-                pipeline = InstanceDiffusionPipeline.from_pretrained(
-                    self.folder, torch_dtype=dtype, local_files_only=True
-                )
+                pipeline = load_pipeline(self.folder, dtype)
         except Exception as error:  # whatever a damaged folder makes the loaders raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder}: the checkpoint cannot be loaded ({reason})") from error
@@ -149,7 +156,7 @@ class InstanceDiffusionGenerator:
             "negative_prompt": settings.negative_prompt,
         }
         try:
-            chosen = resolve_parameters(self._index.get("sampling_defaults") or {}, given)
+            chosen = resolve_parameters(recommended_sampling(self._index), given)
         except ValueError as error:
             raise InputError(f"{self.folder / 'model_index.json'}: {error}") from None
         return SamplingSettings(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from instbench.generators.base import GeneratedImage, GenerationRequest, SamplingSettings
+from instbench.generators.checkpoint import READABLE, pipeline_folder
 from instbench.generators.instance_diffusion import InstanceDiffusionGenerator
 from instbench.generators.real_images import RealImagesGenerator
 
@@ -19,6 +21,14 @@ class ReconstructionsGenerator(InstanceDiffusionGenerator):
     """
 
     kind = "reconstructions"
+
+    def find_folder(self, checkpoint: Path | None) -> Path:
+        """The checkpoint, of any kind whose parts can be read, or the shipped weights.
+
+        Raises:
+            InputError: If it is missing or holds something else.
+        """
+        return pipeline_folder(checkpoint, kinds=READABLE)
 
     def identity(self) -> Mapping[str, Any]:
         """That of the checkpoint and of the real images."""

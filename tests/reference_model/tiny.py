@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler
+from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -101,6 +101,45 @@ def tiny_pipeline(
         unet=unet,
         scheduler=scheduler,
         sampling_defaults=sampling_defaults,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def tiny_foreign_pipeline(*, gligen: bool = True, attention_type: str | None = None) -> Any:
+    """Diffusers' own pipeline with random weights: GLIGEN's for boxes and text, or plain Stable Diffusion."""
+    from diffusers import StableDiffusionGLIGENPipeline, StableDiffusionPipeline, UNet2DConditionModel
+
+    # Diffusers' own steps: PNDM would stand for the published PLMS, which begins differently.
+    parts = tiny_pipeline(DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False))
+    torch.manual_seed(2)
+    unet = UNet2DConditionModel(
+        attention_type=attention_type or ("gated" if gligen else "default"),
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(16, 16),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=2,
+        cross_attention_dim=16,
+        norm_num_groups=8,
+    )
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if parameter.abs().sum() == 0 and not name.endswith("bias"):
+                parameter.normal_(std=0.5)
+    kind = StableDiffusionGLIGENPipeline if gligen else StableDiffusionPipeline
+    pipeline = kind(
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        unet=unet.eval(),
+        scheduler=parts.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
