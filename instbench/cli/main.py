@@ -33,6 +33,7 @@ VERBS = (
     "demo",
     "ablate",
     "report",
+    "leaderboard",
 )
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 

@@ -1,0 +1,315 @@
+"""Boards: the runs that may be compared, with rank ranges that do not claim more than the intervals do.
+
+Runs share a board when benchmark, version, edition, number of images and objects, and the evaluators' files are
+the same. The real images of the data set join as the ceiling, under the same conditions.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from leaderboards.submissions import Submission, read_board, write_file
+
+__all__ = ["Board", "Entry", "Number", "make_boards", "rank_ranges", "spreadsheet_safe", "write_tables"]
+
+_Z95 = 1.959963984540054
+_LEVEL = 0.05
+_CEILING = ("real-images", "real_images")
+_FLOOR = ("text-only", "text_only")
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """One number of a run: value, 95 % interval, units behind it, and whether more is better."""
+
+    value: float | None
+    ci95: tuple[float, float] | None
+    n_scored: int
+    n_unscored: int
+    unit: str
+    higher_is_better: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One row of a board.
+
+    Attributes:
+        submission: The filed run.
+        role: ``""``, ``"ceiling"`` or ``"floor"``; these two have no rank.
+        numbers: Numbers by metric.
+        ranks: Best and worst rank that the intervals allow, by metric.
+    """
+
+    submission: Submission
+    role: str
+    numbers: dict[str, Number]
+    ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Board:
+    """Runs that may stand in one table.
+
+    Attributes:
+        id: Hash of everything that the runs have in common.
+        benchmark: Benchmark name.
+        version: Its version.
+        edition: ``"strict"`` or ``"paper"``.
+        dataset: The benchmark's name without its last word.
+        condition: Its last word: box, mask, point, ...
+        images: Images asked.
+        instances: Objects asked.
+        evaluators: Names of the evaluators by role.
+        metrics: Metrics, in the order of the files.
+        entries: The runs.
+    """
+
+    id: str
+    benchmark: str
+    version: int
+    edition: str
+    dataset: str
+    condition: str
+    images: int
+    instances: int
+    evaluators: dict[str, str]
+    metrics: list[str]
+    entries: list[Entry]
+
+    @property
+    def title(self) -> str:
+        """Heading, e.g. ``"shapes-box v1 strict, 256 images"``."""
+        return f"{self.benchmark} v{self.version} {self.edition}, {self.images} images"
+
+
+def rank_ranges(numbers: dict[str, Number]) -> dict[str, tuple[int, int]]:
+    """Best and worst rank of every run that the intervals allow.
+
+    Two numbers differ when an unpaired normal test, with standard errors from the widths of the 95 % intervals,
+    says so after Holm's correction over all pairs. Runs without an interval get no rank.
+
+    Args:
+        numbers: One metric of every run, by any key.
+
+    Returns:
+        Ranks from 1, both ends included; overlapping ranges are statistical ties.
+    """
+    usable = {key: (one.value, one.ci95, one) for key, one in numbers.items()}
+    known = {
+        key: (value, (interval[1] - interval[0]) / (2 * _Z95), one.higher_is_better)
+        for key, (value, interval, one) in usable.items()
+        if value is not None and interval is not None
+    }
+    tests = []
+    for first, second in combinations(known, 2):
+        (a, error_a, higher), (b, error_b, _) = known[first], known[second]
+        error = math.hypot(error_a, error_b)
+        p = math.erfc(abs(a - b) / error / math.sqrt(2)) if error > 0 else float(a == b)
+        better, worse = (first, second) if (a > b) == higher else (second, first)
+        tests.append((p, better, worse))
+    above = dict.fromkeys(known, 0)
+    below = dict.fromkeys(known, 0)
+    for position, (p, better, worse) in enumerate(sorted(tests)):
+        if p * (len(tests) - position) > _LEVEL:
+            break
+        above[worse] += 1
+        below[better] += 1
+    return {key: (1 + above[key], len(known) - below[key]) for key in known}
+
+
+def _number(record: dict[str, Any]) -> Number:
+    interval = record.get("ci95")
+    return Number(
+        value=record["value"],
+        ci95=None if interval is None else (interval[0], interval[1]),
+        n_scored=record["n_scored"],
+        n_unscored=record["n_unscored"],
+        unit=record["unit"],
+        higher_is_better=record["higher_is_better"],
+    )
+
+
+def _hashes(one: Submission) -> dict[str, Any]:
+    return {role: record["sha256"] for role, record in one.results.get("evaluators", {}).items()}
+
+
+def _parts(benchmark: str) -> tuple[str, str]:
+    dataset, _, condition = benchmark.rpartition("-")
+    return (dataset, condition) if dataset else (benchmark, "other")
+
+
+def _key(one: Submission) -> str:
+    content, counts = one.results, one.results["counts"]
+    names = [content["benchmark"], content["benchmark_version"], content["edition"]]
+    numbers = [counts["images"], counts["instances_requested"]]
+    return json.dumps([names, numbers, _hashes(one)], sort_keys=True)
+
+
+def _is_ceiling_of(ceiling: Submission, first: Submission) -> bool:
+    mine, other = ceiling.results, first.results
+    hashes = _hashes(ceiling)
+    return (
+        _parts(mine["benchmark"]) == (_parts(other["benchmark"])[0], "real")
+        and mine["benchmark"] != other["benchmark"]
+        and mine["benchmark_version"] == other["benchmark_version"]
+        and mine["edition"] == other["edition"]
+        and all(mine["counts"][name] == other["counts"][name] for name in ("images", "instances_requested"))
+        and all(hashes.get(role) == files for role, files in _hashes(first).items())
+    )
+
+
+def make_boards(submissions: Sequence[Submission]) -> list[Board]:
+    """Sorts submissions into boards, ordered by benchmark, version and edition."""
+    groups: dict[str, list[Submission]] = {}
+    for one in submissions:
+        groups.setdefault(_key(one), []).append(one)
+    boards = [_board(key, members, submissions) for key, members in groups.items()]
+    return sorted(
+        boards, key=lambda one: (one.benchmark, one.version, one.edition != "strict", -one.images, one.id)
+    )
+
+
+def _board(key: str, members: list[Submission], everything: Sequence[Submission]) -> Board:
+    content, counts = members[0].results, members[0].results["counts"]
+    metrics = list(dict.fromkeys(name for one in members for name in one.results["metrics"]))
+    real = [one for one in everything if _is_ceiling_of(one, members[0])]
+    entries = [_entry(one, metrics) for one in [*members, *real]]
+    for metric in metrics:
+        numbers = {
+            one.submission.id: one.numbers[metric]
+            for one in entries
+            if not one.role and metric in one.numbers
+        }
+        ranks = rank_ranges(numbers)
+        for one in entries:
+            if one.submission.id in ranks:
+                one.ranks[metric] = ranks[one.submission.id]
+    dataset, condition = _parts(content["benchmark"])
+    return Board(
+        id=hashlib.sha256(key.encode()).hexdigest()[:12],
+        benchmark=content["benchmark"],
+        version=content["benchmark_version"],
+        edition=content["edition"],
+        dataset=dataset,
+        condition=condition,
+        images=counts["images"],
+        instances=counts["instances_requested"],
+        evaluators={
+            role: str(record.get("name", "")) for role, record in content.get("evaluators", {}).items()
+        },
+        metrics=metrics,
+        entries=entries,
+    )
+
+
+def _entry(one: Submission, metrics: list[str]) -> Entry:
+    model, benchmark = one.results["model"], one.results["benchmark"]
+    ceiling = model in _CEILING or _parts(benchmark)[1] == "real"
+    role = "ceiling" if ceiling else "floor" if model in _FLOOR else ""
+    records = one.results["metrics"]
+    return Entry(one, role, {name: _number(records[name]) for name in metrics if name in records})
+
+
+def _cell(one: Number | None) -> str:
+    if one is None or one.value is None:
+        return ""
+    interval = "" if one.ci95 is None else f" [{one.ci95[0]:.3f}, {one.ci95[1]:.3f}]"
+    return f"{one.value:.3f}{interval}"
+
+
+def _rows(board: Board) -> list[list[str]]:
+    heading = ["model", "role", "badge", "submission", *board.metrics]
+    rows = []
+    for one in board.entries:
+        facts = [one.submission.results["model"], one.role, one.submission.badge, one.submission.id]
+        rows.append([*facts, *(_cell(one.numbers.get(name)) for name in board.metrics)])
+    return [heading, *sorted(rows)]
+
+
+def spreadsheet_safe(text: str) -> str:
+    """Keeps spreadsheets from taking text for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _csv(board: Board) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    for position, row in enumerate(_rows(board)):
+        first = ["benchmark", "version", "edition", "images"]
+        facts = [board.benchmark, str(board.version), board.edition, str(board.images)]
+        writer.writerow([spreadsheet_safe(cell) for cell in [*(facts if position else first), *row]])
+    return stream.getvalue()
+
+
+def _markdown(board: Board) -> str:
+    def line(cells: list[str]) -> str:
+        plain = [" ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|") for cell in cells]
+        return f"| {' | '.join(cell.replace('<', '&lt;') for cell in plain)} |"
+
+    heading, *rows = _rows(board)
+    title = " ".join(board.title.split()).replace("<", "&lt;")
+    rule = "|---" * len(heading) + "|"
+    return "\n".join([f"## {title}", "", line(heading), rule, *map(line, rows)]) + "\n"
+
+
+_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
+
+
+def _latex(board: Board) -> str:
+    def line(cells: list[str]) -> str:
+        plain = [
+            "".join(_TEX.get(character, character) for character in " ".join(cell.split())) for cell in cells
+        ]
+        return " & ".join(plain) + r" \\"
+
+    heading, *rows = _rows(board)
+    columns = "llll" + "r" * len(board.metrics)
+    comment = f"% {' '.join(board.title.split())}"
+    body = [line(heading), r"\midrule", *map(line, rows)]
+    begin = [comment, rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
+    return "\n".join([*begin, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+_WRITERS: dict[str, tuple[str, Callable[[Board], str]]] = {
+    "csv": (".csv", _csv),
+    "markdown": (".md", _markdown),
+    "latex": (".tex", _latex),
+}
+
+
+def write_tables(paths: Path | Sequence[Path], output: Path, table_format: str) -> list[Path]:
+    """Writes one table per board.
+
+    Args:
+        paths: Boards, run folders or results files.
+        output: Folder, made if missing.
+        table_format: ``"csv"``, ``"markdown"`` or ``"latex"`` (needs booktabs).
+
+    Returns:
+        The files; their names are made from the boards' hashes.
+
+    Raises:
+        ValueError: If the format is unknown or a submission has a problem.
+    """
+    if table_format not in _WRITERS:
+        raise ValueError(f"unknown table format {table_format!r} (formats: {', '.join(_WRITERS)})")
+    ending, writer = _WRITERS[table_format]
+    boards = make_boards(read_board(paths))
+    output.mkdir(parents=True, exist_ok=True)
+    files = []
+    for board in boards:
+        file = output / f"board-{board.id}{ending}"
+        write_file(file, writer(board).encode())
+        files.append(file)
+    return files

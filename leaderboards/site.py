@@ -1,0 +1,202 @@
+"""The static site: one page that works from the disk, without server and without asking anything of the network.
+
+Everything that comes from data is embedded as JSON and set as text by the page's script; a Content-Security-Policy
+lets only the page's own script and style run, by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from leaderboards.boards import Board, Entry, make_boards, spreadsheet_safe
+from leaderboards.published import PUBLISHED, PublishedNumber, read_published
+from leaderboards.submissions import read_board, write_file
+
+__all__ = ["build_site"]
+
+_ASSETS = Path(__file__).with_name("assets")
+
+
+def build_site(board_dir_or_results: Path | Sequence[Path], output: Path) -> Path:
+    """Builds the site.
+
+    Args:
+        board_dir_or_results: Boards, run folders or ``results.json`` files.
+        output: Folder, made if missing. Files of an older site in it are replaced.
+
+    Returns:
+        Its ``index.html``.
+
+    Raises:
+        ValueError: If there is no submission, or one has a problem; one line that names file and field.
+    """
+    boards = make_boards(read_board(board_dir_or_results))
+    output.mkdir(parents=True, exist_ok=True)
+    reports = {one.submission.id: one.submission.report for board in boards for one in board.entries}
+    for identifier, report in reports.items():
+        if report is not None:
+            (output / "reports").mkdir(exist_ok=True)
+            shutil.copyfile(report, output / "reports" / f"{identifier}.html")
+    measured = [_board_json(board) for board in boards]
+    files = {"measured.csv": _measured_csv(boards), "published.csv": PUBLISHED.read_text(encoding="utf-8")}
+    data = {"boards": measured, "published": _published_json(read_published()), "files": files}
+    for name, text in files.items():
+        write_file(output / name, text.encode())
+    write_file(output / "measured.json", (_json(measured, indent=2) + "\n").encode())
+    index = output / "index.html"
+    write_file(index, _page(data).encode())
+    return index
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, indent=indent, sort_keys=True, allow_nan=False, ensure_ascii=True)
+
+
+def _embedded(value: Any) -> str:
+    """JSON that cannot end the element that holds it; line separators are escaped by `_json`."""
+    return _json(value).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _source_hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _page(data: Any) -> str:
+    css, script, html = (
+        (_ASSETS / f"site.{ending}").read_text(encoding="utf-8") for ending in ("css", "js", "html")
+    )
+    policy = [
+        "default-src 'none'",
+        f"script-src {_source_hash(script)}",
+        f"style-src {_source_hash(css)}",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
+    return Template(html).substitute(css=css, script=script, csp="; ".join(policy), data=_embedded(data))
+
+
+def _entry_json(one: Entry) -> dict[str, Any]:
+    numbers = {name: {**asdict(number), "rank": one.ranks.get(name)} for name, number in one.numbers.items()}
+    return {
+        "id": one.submission.id,
+        "model": one.submission.results["model"],
+        "identity_sha256": one.submission.results["identity_sha256"],
+        "role": one.role,
+        "badge": one.submission.badge,
+        "report": f"reports/{one.submission.id}.html" if one.submission.report else None,
+        "numbers": numbers,
+    }
+
+
+def _board_json(board: Board) -> dict[str, Any]:
+    return {
+        "id": board.id,
+        "benchmark": board.benchmark,
+        "version": board.version,
+        "edition": board.edition,
+        "dataset": board.dataset,
+        "condition": board.condition,
+        "images": board.images,
+        "instances": board.instances,
+        "evaluators": board.evaluators,
+        "metrics": board.metrics,
+        "rows": [_entry_json(one) for one in board.entries],
+    }
+
+
+def _published_json(numbers: Sequence[PublishedNumber]) -> list[dict[str, Any]]:
+    """One row per method, benchmark and metric, with every number that some source gives for it."""
+    groups: dict[tuple[str, str, str], list[PublishedNumber]] = {}
+    for one in numbers:
+        groups.setdefault((one.method, one.benchmark, one.metric), []).append(one)
+    return [
+        {
+            "method": method,
+            "benchmark": benchmark,
+            "metric": metric,
+            "higher_is_better": members[0].higher_is_better,
+            "conflict": len({(one.value, one.unit) for one in members}) > 1,
+            "numbers": [_published_number(one) for one in members],
+        }
+        for (method, benchmark, metric), members in groups.items()
+    ]
+
+
+def _published_number(one: PublishedNumber) -> dict[str, Any]:
+    return {
+        "value": one.value,
+        "unit": one.unit,
+        "evaluator": one.evaluator,
+        "resolution": one.resolution,
+        "n_images": one.n_images,
+        "source": one.source,
+        "url": one.source_url,
+        "confidence": one.confidence,
+    }
+
+
+def _measured_csv(boards: Sequence[Board]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    facts = [
+        "board",
+        "benchmark",
+        "version",
+        "edition",
+        "images",
+        "instances",
+        "model",
+        "role",
+        "badge",
+        "submission",
+    ]
+    writer.writerow(
+        [
+            *facts,
+            "metric",
+            "value",
+            "ci95_low",
+            "ci95_high",
+            "n_scored",
+            "n_unscored",
+            "best_rank",
+            "worst_rank",
+        ]
+    )
+    for board in boards:
+        for one in board.entries:
+            common: list[Any] = [
+                board.id,
+                board.benchmark,
+                board.version,
+                board.edition,
+                board.images,
+                board.instances,
+            ]
+            common += [one.submission.results["model"], one.role, one.submission.badge, one.submission.id]
+            for name, number in one.numbers.items():
+                low, high = number.ci95 or ("", "")
+                value = "" if number.value is None else number.value
+                row = [
+                    *common,
+                    name,
+                    value,
+                    low,
+                    high,
+                    number.n_scored,
+                    number.n_unscored,
+                    *one.ranks.get(name, ("", "")),
+                ]
+                writer.writerow([spreadsheet_safe(cell) if isinstance(cell, str) else cell for cell in row])
+    return stream.getvalue()

@@ -1,0 +1,84 @@
+"""Which runs share a table, and what a rank says."""
+
+import csv
+
+import pytest
+
+from leaderboards.boards import Number, make_boards, rank_ranges, write_tables
+from leaderboards.submissions import read_board
+from tests.leaderboards.submitting import number, results, write
+
+
+def boards(tmp_path, *contents):
+    return make_boards(read_board([write(tmp_path / str(n), one) for n, one in enumerate(contents)]))
+
+
+def numbers(**values):
+    return {name: Number(v, (v - w, v + w), 10, 0, "fraction", True) for name, (v, w) in values.items()}
+
+
+def test_clear_differences_are_ranks_and_others_are_ties():
+    ranks = rank_ranges(numbers(best=(0.9, 0.01), second=(0.5, 0.1), third=(0.48, 0.1)))
+    assert ranks == {"best": (1, 1), "second": (2, 3), "third": (2, 3)}
+
+
+def test_holm_makes_the_test_stricter():
+    # A difference of 1.96 * 1.05 standard errors: p = 0.04, enough for one pair and not among three.
+    pair = numbers(a=(0.5, 0.1), b=(0.5 + 0.1 * 2**0.5 * 1.05, 0.1))
+    assert rank_ranges(pair) == {"a": (2, 2), "b": (1, 1)}
+    third = {**pair, **numbers(c=(0.55, 0.1))}
+    assert rank_ranges(third)["a"] == (1, 3)
+
+
+def test_lower_is_better_and_missing_intervals():
+    near = Number(1.0, (0.9, 1.1), 4, 0, "distance", False)
+    far = Number(9.0, (8.9, 9.1), 4, 0, "distance", False)
+    bare = Number(0.1, None, 4, 0, "distance", False)
+    assert rank_ranges({"far": far, "near": near, "bare": bare}) == {"far": (2, 2), "near": (1, 1)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"edition": "paper"},
+        {"benchmark_version": 2},
+        {"benchmark": "shapes-mask"},
+        {"evaluators": {"detector": {"name": "yolo", "sha256": {"model": "c" * 64}}}},
+    ],
+)
+def test_what_differs_gets_a_table_of_its_own(tmp_path, change):
+    assert [len(one.entries) for one in boards(tmp_path, results("a"), results("b", **change))] == [1, 1]
+
+
+def test_ceiling_joins_and_neither_end_has_a_rank(tmp_path):
+    made = boards(
+        tmp_path,
+        results("mine"),
+        results("text-only"),
+        results("real-images", benchmark="shapes-real", metrics={"box_ap": number(0.9, [0.8, 1.0])}),
+    )
+    box = made[0]
+    assert (box.dataset, box.condition) == ("shapes", "box")
+    assert {one.submission.results["model"]: (one.role, one.ranks.get("box_ap")) for one in box.entries} == {
+        "mine": ("", (1, 1)),
+        "text-only": ("floor", None),
+        "real-images": ("ceiling", None),
+    }
+    other = results("real-images", benchmark="shapes-real", edition="paper")
+    assert len(boards(tmp_path / "other", results("mine"), other)[0].entries) == 1
+
+
+def test_tables_are_written_under_our_own_names(tmp_path):
+    name = "=a|b<i>_&"
+    run = write(tmp_path / "run", results(name, benchmark="../../x-box"))
+    (file,) = write_tables([run], tmp_path / "out", "csv")
+    assert file.parent == tmp_path / "out"
+    (row,) = csv.DictReader(file.open(encoding="utf-8"))
+    assert row["model"] == f"'{name}"
+    assert row["box_ap"] == "0.500 [0.400, 0.600]"
+    (markdown,) = write_tables([run], tmp_path / "out", "markdown")
+    assert "=a\\|b&lt;i>_&" in markdown.read_text()
+    (latex,) = write_tables([run], tmp_path / "out", "latex")
+    assert r"=a|b<i>\_\&" in latex.read_text()
+    with pytest.raises(ValueError, match="unknown table format"):
+        write_tables([run], tmp_path / "out", "docx")
