@@ -35,37 +35,57 @@ def _with_interval(
     return f"{text} [{_digits(ci95[0], unit, sign=sign)}, {_digits(ci95[1], unit, sign=sign)}]"
 
 
-def _p_value(number: Number) -> str:
-    p = number.difference.p_adjusted if number.difference else None
-    return "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _apart(number: Number) -> str:
+    """The difference of a cell; bold where the adjusted p value is below 0.05."""
+    apart = number.difference
+    if apart is None:
+        return "-"
+    text = _with_interval(apart.value, apart.ci95, number.unit, sign=True)
+    if apart.p_adjusted is None:
+        return text
+    p = "p < 0.001" if apart.p_adjusted < 0.001 else f"p = {apart.p_adjusted:.3f}"
+    return f"**{text}**, {p}" if apart.p_adjusted < 0.05 else f"{text}, {p}"
 
 
 def _plain(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
+def _columns(answer: Answer) -> dict[tuple[str, str], list[Number]]:
+    """The numbers by benchmark and metric, variants in order."""
+    columns: dict[tuple[str, str], list[Number]] = {}
+    for one in answer.numbers:
+        columns.setdefault((one.benchmark, one.metric), []).append(one)
+    return columns
+
+
 def ablation_markdown(answer: Answer) -> str:
-    """The table of a question: numbers and differences from the first variant, with intervals where there are any."""
+    """The tables of a question: numbers, and differences from the first variant, with intervals where there are any."""
+    columns = _columns(answer)
+    labels = [_plain(variant.label or variant.name) for variant in answer.question.variants]
+    several = len({benchmark for benchmark, _ in columns}) > 1
+    heads = [
+        (f"{benchmark}: {metric}" if several else metric)
+        + ("" if numbers[0].higher_is_better else " (lower is better)")
+        for (benchmark, metric), numbers in columns.items()
+    ]
+    benchmarks = ", ".join(dict.fromkeys(benchmark for benchmark, _ in columns))
     lines = [
         f"### {_plain(answer.question.title)}",
         "",
-        f"`--question {answer.question.name}`, {answer.layouts} layouts a run.",
+        f"`--question {answer.question.name}`: {benchmarks}, {answer.layouts} layouts a run, [95 % intervals].",
         "",
-        "| benchmark | metric | variant | value [95 %] | difference [95 %] | adjusted p |",
-        "|---|---|---|---|---|---|",
+        f"| | {' | '.join(heads)} |",
+        "|---|" + "---|" * len(heads),
     ]
-    for one in answer.numbers:
-        better = "" if one.higher_is_better else " (lower is better)"
-        apart = one.difference
-        cells = [
-            one.benchmark,
-            one.metric + better,
-            _plain(one.label),
-            _with_interval(one.value, one.ci95, one.unit),
-            "" if apart is None else _with_interval(apart.value, apart.ci95, one.unit, sign=True),
-            _p_value(one),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+    for row, label in enumerate(labels):
+        numbers = [column[row] for column in columns.values()]
+        cells = [_with_interval(one.value, one.ci95, one.unit) for one in numbers]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    lines += ["", f"| minus *{labels[0]}* | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for row, label in enumerate(labels[1:], start=1):
+        cells = [_apart(column[row]) for column in columns.values()]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
@@ -90,12 +110,11 @@ def ablation_csv(answer: Answer) -> str:
 
 def ablation_plot(answer: Answer) -> str:
     """The same as an SVG: a panel per number, a row per variant."""
-    columns: dict[tuple[str, str], list[Number]] = {}
-    for one in answer.numbers:
-        columns.setdefault((one.benchmark, one.metric), []).append(one)
+    columns = _columns(answer)
+    several = len({benchmark for benchmark, _ in columns}) > 1
     panels = [
         Panel(
-            f"{benchmark}: {metric}" if len({key[0] for key in columns}) > 1 else metric,
+            f"{benchmark.removeprefix('shapes-')}: {metric}" if several else metric,
             tuple(Dot(one.value, one.ci95) for one in numbers),
             top=1.0 if numbers[0].unit == "fraction" else None,
         )
