@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,10 @@ from instbench.generators.base import Generator
 from instbench.generators.instance_diffusion import InstanceDiffusionGenerator
 from instbench.generators.variants import Variant, VariantGenerator
 from instbench.runs.records import ResultsRecord
+from instbench.runs.store import RunFolder
+from instbench.statistics.intervals import holm, paired_difference
+from instbench.statistics.samples import Samples
+from instbench.statistics.store import read_samples
 
 __all__ = ["AblationSession", "Answer", "Difference", "Number", "answer", "plan_ablation"]
 
@@ -32,7 +35,7 @@ class Difference:
     Attributes:
         value: The difference.
         ci95: Its 95 % interval.
-        p_adjusted: p value, corrected for the number of comparisons.
+        p_adjusted: p value of no difference, corrected for all comparisons of the question (Holm).
     """
 
     value: float | None
@@ -176,13 +179,13 @@ def answer(
     numbers: list[Number] = []
     for measure in question.measures:
         runs = [results[measure.benchmark, variant.name] for variant in question.variants]
-        differences = _differences([folder for _, folder in runs], [one.name for one in question.variants])
+        samples = [read_samples(RunFolder(folder).samples_npz) for _, folder in runs]
         for metric in measure.metrics:
+            before = samples[0].metrics.get(metric)
+            baseline = runs[0][0].metrics[metric].value
             for position, (variant, (record, _)) in enumerate(zip(question.variants, runs, strict=True)):
                 found = record.metrics[metric]
-                apart = differences.get((metric, position)) if position else None
-                if apart is None and position:
-                    apart = _plain_difference(found.value, runs[0][0].metrics[metric].value)
+                after = samples[position].metrics.get(metric)
                 numbers.append(
                     Number(
                         benchmark=measure.benchmark,
@@ -194,27 +197,28 @@ def answer(
                         n_scored=found.n_scored,
                         unit=found.unit,
                         higher_is_better=found.higher_is_better,
-                        difference=apart,
+                        difference=_difference(before, after, baseline, found.value) if position else None,
                     )
                 )
-    return Answer(question, tuple(numbers), len(plans[0][2].layouts))
+    return Answer(question, _adjusted(numbers), len(plans[0][2].layouts))
 
 
-def _plain_difference(value: float | None, baseline: float | None) -> Difference | None:
-    return None if value is None or baseline is None else Difference(value - baseline)
+def _difference(
+    before: Samples | None, after: Samples | None, baseline: float | None, value: float | None
+) -> Difference | None:
+    """The paired difference; without an interval where there are too few images for one."""
+    if baseline is None or value is None:
+        return None
+    found = None if before is None or after is None else paired_difference(before, after)
+    if found is None:
+        return Difference(value - baseline)
+    return Difference(found.value, found.ci95, found.p_value)
 
 
-def _differences(folders: Sequence[Path], labels: Sequence[str]) -> dict[tuple[str, int], Difference]:
-    """Paired differences from the first run by metric and position, over all instances."""
-    try:
-        comparison = importlib.import_module("instbench.statistics.comparison")
-    except ModuleNotFoundError:
-        return {}
-    compared = comparison.compare_runs(folders, labels=list(labels), baseline=0)
-    found = {}
-    for row in compared.rows:
-        if row.slice is None:
-            for position, one in enumerate(row.differences):
-                if one is not None:
-                    found[row.metric, position] = Difference(one.value, one.ci95, one.p_adjusted)
-    return found
+def _adjusted(numbers: Sequence[Number]) -> tuple[Number, ...]:
+    """The numbers with the p values of all their differences corrected as one family (Holm)."""
+    raw = [None if one.difference is None else one.difference.p_adjusted for one in numbers]
+    return tuple(
+        one if one.difference is None else replace(one, difference=replace(one.difference, p_adjusted=p))
+        for one, p in zip(numbers, holm(raw), strict=True)
+    )

@@ -3,14 +3,24 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from instbench.benchmarks import Benchmark
 from instbench.cli.main import main
 from instbench.errors import InputError
-from instbench.execution.ablation import AblationSession, answer, plan_ablation
+from instbench.execution.ablation import (
+    AblationSession,
+    Difference,
+    Number,
+    _adjusted,
+    _difference,
+    answer,
+    plan_ablation,
+)
 from instbench.execution.ablation_questions import (
     FORMATS_BENCHMARK,
     QUESTIONS,
@@ -24,6 +34,7 @@ from instbench.generators.base import SamplingSettings
 from instbench.generators.variants import FREEU, Variant
 from instbench.layouts.types import Condition
 from instbench.reports.ablation import ablation_csv, write_answers
+from instbench.statistics.samples import RatioSamples
 
 TINY = Question(
     "tiny",
@@ -165,3 +176,19 @@ def test_dry_run_lists_the_runs(tmp_path, capsys):
     assert "8 runs; nothing was written" in capsys.readouterr().out
     assert not out.exists()
     assert main(["ablate", "shapes", "-o", str(out), "--question", "nonsense"]) == 2
+
+
+def test_differences_are_paired_and_corrected_as_one_family():
+    counts = np.ones(40)
+    before = RatioSamples(np.tile([0.0, 1.0], 20), counts)
+    better = RatioSamples(np.ones(40), counts)
+    same = _difference(before, before, 0.5, 0.5)
+    apart = _difference(before, better, 0.5, 1.0)
+    assert (same.value, same.p_adjusted) == (0.0, 1.0)
+    assert apart.value == 0.5
+    assert 0.2 < apart.ci95[0] < 0.5 < apart.ci95[1] < 0.8
+    assert _difference(None, better, 0.5, 1.0) == Difference(0.5)
+    assert _difference(before, better, None, 1.0) is None
+    number = Number("b", "m", "v", "v", 1.0, None, 40, "fraction", True)
+    family = [replace(number, difference=Difference(0.1, None, p)) for p in (0.02, 0.01)]
+    assert [one.difference.p_adjusted for one in _adjusted([number, *family])[1:]] == [0.02, 0.02]
