@@ -14,7 +14,7 @@ BENCH_ARGS ?=
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench-model bench-metrics test test-browser test-slow lint format clean
+.PHONY: help venv demo bench-model bench-metrics test test-browser test-faults test-slow lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,12 +49,17 @@ bench-metrics: $(STAMP) ## time the metrics against their references (about 2 mi
 test: export HF_HUB_OFFLINE = 1
 test: export YOLO_OFFLINE = true
 test: $(STAMP) ## run the tests, without slow ones, browser and network
-	@$(BIN)/python -m pytest -q -m "not slow and not browser" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m "not slow and not browser and not faults" $(PYTEST_ARGS)
 
 test-slow: export HF_HUB_OFFLINE = 1
 test-slow: export YOLO_OFFLINE = true
 test-slow: $(STAMP) ## run the slow tests (minutes: real sampling with the shipped weights)
 	@$(BIN)/python -m pytest -q -m slow $(PYTEST_ARGS)
+
+test-faults: export HF_HUB_OFFLINE = 1
+test-faults: export YOLO_OFFLINE = true
+test-faults: $(STAMP) ## kill runs, fill disks, feed hostile files and fuzz the readers (about 2 minutes)
+	@$(BIN)/python -m pytest -q -m faults tests/faults $(PYTEST_ARGS)
 
 test-browser: $(STAMP) ## test the site and the reports in a headless Chromium, which is installed if missing (Debian, root)
 	@$(BIN)/python -c 'import playwright' 2>/dev/null || \

@@ -77,7 +77,7 @@ def read_results(paths: Iterable[Path]) -> list[ResultRow]:
 def _read(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file}: unreadable ({error}); give a results.json or a finished run") from error
     if not isinstance(content, dict) or content.get("schema_version") != _SCHEMA_VERSION:
         raise ValueError(f"{file}: field schema_version: expected {_SCHEMA_VERSION}; score the run again")

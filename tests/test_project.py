@@ -17,7 +17,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("instbench", "metrics", "reference_model", "leaderboards")
 DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md"))
-MAKE_TARGETS = ("help", "venv", "demo", "test", "test-browser", "test-slow", "lint", "clean")
+MAKE_TARGETS = ("help", "venv", "demo", "test", "test-browser", "test-faults", "test-slow", "lint", "clean")
 
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {
@@ -78,7 +78,7 @@ def test_make_has_target_and_help_lists_it(target: str) -> None:
 
 def test_every_working_target_sets_up_the_environment_itself() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("venv", "demo", "test", "test-browser", "test-slow", "lint", "format"):
+    for target in ("venv", "demo", "test", "test-browser", "test-faults", "test-slow", "lint", "format"):
         assert re.search(rf"^{target}: \$\(STAMP\) ##", text, flags=re.MULTILINE), target
 
 
@@ -97,6 +97,7 @@ def test_ci_runs_lint_then_test_and_stops_at_errors() -> None:
     assert os.access(script, os.X_OK)
     assert "set -euo pipefail" in text
     assert 0 < text.index("make lint") < text.index("make test ") < text.index("make test-browser")
+    assert text.index("make test ") < text.index("make test-faults")
     subprocess.run(["bash", "-n", str(script)], check=True)  # noqa: S607
 
 

@@ -92,7 +92,7 @@ def read_benchmark(path: Path) -> Benchmark:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such benchmark file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise InputError(f"{path}: unreadable ({' '.join(str(error).split())})") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: must be a mapping of fields, see `instbench ls benchmarks`")

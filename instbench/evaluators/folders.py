@@ -122,7 +122,7 @@ def read_json(path: Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; an evaluator folder needs it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({one_line(error)}); write it again") from error
     if not isinstance(data, dict):
         raise InputError(f"{path}: holds a {type(data).__name__}, expected an object")

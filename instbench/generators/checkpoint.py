@@ -146,7 +146,7 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{folder}: has no {name}; give the folder of a checkpoint") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({error}); copy the checkpoint again") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object; copy the checkpoint again")

@@ -161,6 +161,8 @@ def _parse_line(line: str, where: str) -> Layout:
         raise InputError(f"{where}: JSON nested too deeply") from None
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    except ValueError as error:  # an integer of thousands of digits
+        raise InputError(f"{where}: no usable JSON ({error})") from None
 
 
 def _instance_to_json(instance: Instance) -> dict[str, Any]:

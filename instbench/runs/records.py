@@ -197,7 +197,7 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the benchmark first") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # also integers of thousands of digits
         raise InputError(f"{path}: unreadable ({error}); delete it or use --fresh") from error
     try:
         return kind.model_validate(data)

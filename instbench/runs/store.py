@@ -194,6 +194,6 @@ class RunFolder:
             try:
                 entry = json.loads(line)
                 log[str(entry["image_key"])] = entry
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 logger.debug("%s: skipped a torn line", self.images_jsonl)
         return log

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from instbench.benchmarks import benchmark_names, load_benchmark
-from instbench.benchmarks.loading import benchmark_files
+from instbench.benchmarks.loading import benchmark_files, read_benchmark
 from instbench.errors import InputError
 from instbench.execution.catalog import METRICS, asked_attributes
 from instbench.execution.layouts import checked_layouts
@@ -98,3 +98,11 @@ def test_a_file_of_ones_own_may_not_take_a_known_name(tmp_path):
         load_benchmark(str(path))
     known = benchmark_files()["shapes-box"]["strict"]
     assert load_benchmark(str(known)) == load_benchmark("shapes-box")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "version: 2020-99-99\n", "version: " + "9" * 6000 + "\n"])
+def test_what_yaml_cannot_read_is_an_input_error(text, tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"bad\.yaml: unreadable"):
+        read_benchmark(path)

@@ -172,3 +172,10 @@ def test_defaults_are_left_out() -> None:
     record = layout_to_json(Layout("a", "d", 1, "c", 8, 8, (Instance("p", "c", 1, 1, None),)))
     assert record["instances"] == [{"phrase": "p", "category": "c", "category_id": 1, "annotation_id": 1}]
     assert "source_path" not in record
+
+
+def test_an_integer_without_end_is_an_input_error(tmp_path: Path) -> None:
+    path = tmp_path / "layouts.jsonl"
+    path.write_text('{"image_id": ' + "9" * 6000 + "}\n")
+    with pytest.raises(InputError, match="line 1: no usable JSON"):
+        read_jsonl(path)

@@ -3,6 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+from instbench.errors import InputError
 from instbench.runs.environment import machine, package_versions
 from instbench.runs.records import MetricRecord, ResultsRecord, RunRecord, export_schemas, read_record
 
@@ -46,3 +49,11 @@ def test_files_of_earlier_versions_are_read():
     run = read_record(FIXTURES / "run-v1.json", RunRecord)
     assert run.status == "success"
     assert run.identity_sha256 == results.identity_sha256
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"schema_version": ' + "9" * 6000 + "}", "{", ""])
+def test_what_json_cannot_read_is_an_input_error(text, tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"run\.json: unreadable"):
+        read_record(path, RunRecord)

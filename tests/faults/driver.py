@@ -1,0 +1,47 @@
+"""The command line with stand-ins for the networks, slow enough to be struck anywhere.
+
+Every image that is made and every detection is a line in the file that ``FAULTS_LOG`` names.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from instbench import defaults
+from instbench.cli.main import main
+from instbench.registry import DETECTORS, FEATURES, GENERATORS, IMAGE_TEXT, Entry
+from tests.instbench.fakes import FakeDetector, FakeFeatures, FakeGenerator, FakeImageText
+
+PAUSE = 0.03
+
+
+def note(line: str) -> None:
+    with Path(os.environ["FAULTS_LOG"]).open("a") as stream:
+        stream.write(line + "\n")
+
+
+class SlowGenerator(FakeGenerator):
+    def draw(self, request):
+        image = super().draw(request)
+        note(request.layout.image_key)
+        time.sleep(PAUSE)
+        return image
+
+
+class SlowDetector(FakeDetector):
+    def detect(self, images):
+        note("detect")
+        time.sleep(PAUSE)
+        return super().detect(images)
+
+
+if __name__ == "__main__":
+    defaults.OBSERVE_CHUNK = 3
+    GENERATORS.add(Entry("fake", "rectangles", SlowGenerator))
+    DETECTORS.add(Entry("fake", "patches", SlowDetector))
+    IMAGE_TEXT.add(Entry("fake", "mean colour", FakeImageText))
+    FEATURES.add(Entry("fake", "quarters", FakeFeatures))
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Runs that are killed, stopped, filled up or doubled end with the same numbers and make nothing twice."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.instbench.fakes import write_benchmark, write_coco
+
+pytestmark = pytest.mark.faults
+ROOT = Path(__file__).resolve().parent.parent.parent
+IMAGES = 12
+DETECTIONS = IMAGES // 3
+POINTS = sorted(random.Random(6).sample(range(1, IMAGES + DETECTIONS), 4))
+
+
+class Runner:
+    """Starts the command line of `tests.faults.driver` on one benchmark."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        write_coco(folder / "toy", IMAGES)
+        self.benchmark = write_benchmark(
+            folder / "toy", metrics=[{"name": one} for one in ("box_ap50", "mask_iou")]
+        )
+        self.log = folder / "log"
+        self.run("whole")
+        self.expected = (folder / "whole" / "results.json").read_bytes()
+
+    def start(self, name: str, *extra: str) -> subprocess.Popen[str]:
+        self.log.write_text("")
+        command = [sys.executable, "-m", "tests.faults.driver", "-q", "run", str(self.benchmark)]
+        command += ["--model", "fake", "--batch-size", "2", "-o", str(self.folder / name), *extra]
+        environment = {**os.environ, "FAULTS_LOG": str(self.log), "PYTHONPATH": str(ROOT)}
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        )
+
+    def run(self, name: str, *extra: str, code: int = 0) -> str:
+        process = self.start(name, *extra)
+        error = process.communicate(timeout=120)[1]
+        assert process.returncode == code, error
+        return error
+
+    def wait_for(self, process: subprocess.Popen[str], lines: int) -> None:
+        while len(self.log.read_text().splitlines()) < lines:
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.002)
+
+    def finished(self, name: str) -> set[str]:
+        done = set()
+        for path in (self.folder / name / "images").glob("[!.]*.png"):
+            with Image.open(path) as image:
+                image.load()  # a torn file under a final name would be a loss
+            done.add(path.stem)
+        return done
+
+    def resume(self, name: str) -> list[str]:
+        """Runs again; the numbers must be those of the undisturbed run, and no finished image made again."""
+        before = self.finished(name)
+        self.run(name)
+        again = before & set(self.log.read_text().splitlines())
+        same = (self.folder / name / "results.json").read_bytes() == self.expected
+        left = list((self.folder / name).rglob(".tmp-*"))
+        return [*sorted(again), *([] if same else ["results.json"]), *map(str, left)]
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
+    return Runner(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_killed_anywhere_and_resumed(runner, count, point):
+    process = runner.start(f"killed-{point}")
+    runner.wait_for(process, point)
+    time.sleep(random.Random(point).random() * 0.04)
+    process.kill()
+    process.communicate()
+    lost = runner.resume(f"killed-{point}")
+    count("kill -9")
+    for _ in lost:
+        count("lost")
+    assert lost == []
+
+
+def test_interrupted_and_resumed(runner, count):
+    process = runner.start("stopped")
+    runner.wait_for(process, 5)
+    process.send_signal(signal.SIGINT)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert error.strip() == "interrupted; run the same command again to continue"
+    assert len(runner.finished("stopped")) >= 3
+    assert runner.resume("stopped") == []
+    count("Ctrl-C")
+
+
+def test_a_full_disk_is_one_line_and_resumed(runner, count):
+    target = runner.folder / "full"
+    target.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=56k", "tmpfs", str(target)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("needs the right to mount a small tmpfs")
+    try:
+        error = runner.run("full", code=2)
+        assert error.count("\n") == 1
+        assert "no space left" in error
+        subprocess.run(["mount", "-o", "remount,size=8m", str(target)], check=True)  # noqa: S607
+        assert runner.resume("full") == []
+    finally:
+        subprocess.run(["umount", str(target)], check=True)  # noqa: S607
+    count("full disk")
+
+
+def test_the_second_process_and_another_identity_are_refused(runner, count):
+    process = runner.start("shared")
+    runner.wait_for(process, 1)
+    process.send_signal(signal.SIGSTOP)  # the first must not end before the second comes
+    log, runner.log = runner.log, runner.folder / "second"
+    error = runner.run("shared", code=2)
+    runner.log = log
+    process.send_signal(signal.SIGCONT)
+    assert error.count("\n") == 1
+    assert f"in use by process {process.pid}" in error
+    assert process.wait(timeout=60) == 0
+    count("two processes")
+    error = runner.run("shared", "--seed", "1", code=2)
+    assert error.count("\n") == 1
+    assert "seed (0 there, 1 now)" in error
+    count("other identity")
+    assert runner.resume("shared") == []
