@@ -22,10 +22,11 @@ from instbench.runs.store import RunFolder
 
 if TYPE_CHECKING:
     from instbench.evaluators.folders import DetectorCard
+    from instbench.statistics.comparison import Comparison
     from reference_model.checkpoints.folders import Conversion
     from reference_model.checkpoints.whole import Weights
 
-__all__ = ["RunOutcome", "convert", "convert_detector", "find_runs", "generate", "is_run", "merge"]
+__all__ = ["RunOutcome", "compare", "convert", "convert_detector", "find_runs", "generate", "is_run", "merge"]
 __all__ += ["plan_images", "plan_runs", "run", "score", "score_images"]
 
 
@@ -373,6 +374,47 @@ def score_images(
     RunFolder(target).check_usable()
     plan = plan_images(**arguments)
     return execute(plan, target, session, fresh=fresh)
+
+
+def compare(
+    paths: Sequence[str | Path],
+    *,
+    labels: Sequence[str] | None = None,
+    baseline: int = 0,
+    slices: bool = False,
+    objects: bool = False,
+) -> list[Comparison]:
+    """Compares runs on the same layouts, seeds and evaluators.
+
+    Args:
+        paths: Run folders; or folders of runs, which are then compared benchmark by benchmark.
+        labels: Names, one per path; None takes the models'.
+        baseline: Which one the others are compared with.
+        slices: Also compare every number in every bin.
+        objects: Also compare means over objects that the benchmark does not list.
+
+    Returns:
+        One comparison per benchmark.
+
+    Raises:
+        InputError: If runs differ in more than the model; says in what.
+    """
+    from instbench.statistics.comparison import compare_runs
+
+    options: dict[str, Any] = {"labels": labels, "baseline": baseline, "slices": slices, "objects": objects}
+    groups = [find_runs(path) for path in paths]
+    if all(len(group) == 1 for group in groups):
+        return [compare_runs([group[0] for group in groups], **options)]
+    by_name: list[dict[str, Path]] = []
+    for path, group in zip(paths, groups, strict=True):
+        named = {RunFolder(folder).read_run().benchmark["name"]: folder for folder in group}
+        if len(named) != len(group):
+            raise InputError(f"{path}: has two runs of one benchmark; give the run folders themselves")
+        by_name.append(named)
+    shared = [name for name in by_name[0] if all(name in one for one in by_name)]
+    if not shared:
+        raise InputError("compare: the folders have no benchmark in common; see run.json of each run")
+    return [compare_runs([one[name] for one in by_name], **options) for name in shared]
 
 
 def convert(

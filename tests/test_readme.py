@@ -39,6 +39,7 @@ COMMANDS = {
     "instbench run shapes-box --model reference --limit 32 -o runs/try": RunBy.DRY,
     "instbench run shapes-box --model text-only --limit 32 -o runs/floor": RunBy.DRY,
     "instbench run shapes-real --limit 32 -o runs/ceiling": RunBy.DRY,
+    "instbench compare runs/try runs/floor --win-rate": RunBy.SLOW,
     "instbench ablate shapes --limit 8 -o runs/ablation": RunBy.DRY,
     "instbench score runs/try/images --benchmark shapes-box --limit 32 --name mine -o runs/elsewhere": RunBy.SLOW,
     "instbench data prepare shapes --split val --count 8 -o data/mine": RunBy.FAST,
@@ -149,6 +150,7 @@ def test_run_commands_run(workplace: Path) -> None:
             call(re.sub(r"--limit \d+", "", command), "--limit", "2", "--num-inference-steps", "2")
     call("instbench score runs/try")
     call("instbench report runs/try")
+    call("instbench compare runs/try runs/floor --win-rate")
     assert (workplace / "runs" / "try" / "report.html").is_file()
     call("instbench score runs/try/images --benchmark shapes-box --limit 2 --name mine -o runs/elsewhere")
     for name in ("try", "floor", "ceiling", "elsewhere", "mine", "grey"):

@@ -25,6 +25,7 @@ VERBS = (
     "score",
     "merge",
     "draw",
+    "compare",
     "ls",
     "validate",
     "convert",

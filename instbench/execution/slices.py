@@ -19,7 +19,7 @@ from instbench.statistics.intervals import interval
 from instbench.statistics.samples import RatioSamples
 from metrics.functional.regions import pairwise_iou
 
-__all__ = ["SLICES", "SLICE_VALUES", "slice_columns", "slice_results", "slice_samples"]
+__all__ = ["SLICES", "SLICE_VALUES", "slice_columns", "slice_results", "slice_samples", "value_samples"]
 
 SLICES = ("category", "size", "instances_in_image", "overlap", "position", "asked_as")
 """Columns of ``instances.parquet`` that name the bins."""
@@ -147,3 +147,19 @@ def slice_samples(
             for label, values in sorted(bins.items()):
                 found[name, slice_name, label] = RatioSamples.of(image_keys, values)
     return found
+
+
+def value_samples(rows: Sequence[Mapping[str, Any]], image_keys: Sequence[str]) -> dict[str, RatioSamples]:
+    """Values of all instances by number; numbers that no row has are left out.
+
+    Args:
+        rows: Rows of ``instances.parquet``.
+        image_keys: Keys of all images of the run, in order.
+    """
+    return {
+        name: RatioSamples.of(
+            image_keys, [(row["image_key"], float(row[column])) for row in rows if row[column] is not None]
+        )
+        for name, column in SLICE_VALUES.items()
+        if any(row[column] is not None for row in rows)
+    }

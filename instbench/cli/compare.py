@@ -1,0 +1,59 @@
+"""`instbench compare`: runs side by side, with intervals and paired tests."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from instbench.cli.output import make_console
+from instbench.errors import EXIT_DONE
+
+__all__ = ["register", "run"]
+
+_FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
+
+
+def register(subparsers: Any) -> None:
+    """Adds the verb."""
+    parser = subparsers.add_parser(
+        "compare",
+        help="runs side by side: differences with intervals and p values",
+        description="Compares runs on the same layouts, seeds and evaluators. Folders of runs are compared benchmark "
+        "by benchmark. Runs that differ in more than the model are refused.",
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, or folder of runs")
+    parser.add_argument("--baseline", type=int, default=0, metavar="N", help="number of the baseline, from 0")
+    parser.add_argument("--labels", nargs="+", metavar="NAME", help="names, one per RUN")
+    parser.add_argument("--slices", action="store_true", help="also every number in every bin")
+    parser.add_argument("--win-rate", action="store_true", help="on how many images a run does better")
+    parser.add_argument("--format", choices=_FORMATS, default="table")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of printing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the verb."""
+    from instbench.api import compare
+    from instbench.errors import InputError
+    from instbench.reports.comparison import comparison_terminal, write_comparison
+    from instbench.runs.atomic import write_bytes
+
+    comparisons = compare(
+        args.runs, labels=args.labels, baseline=args.baseline, slices=args.slices, objects=args.win_rate
+    )
+    if args.format == "table":
+        if args.output is not None:
+            raise InputError(
+                f"-o {args.output}: the format table is for the terminal; add --format csv or another"
+            )
+        console = make_console()
+        for one in comparisons:
+            console.print(comparison_terminal(one, win_rate=args.win_rate))
+        return EXIT_DONE
+    text = write_comparison(comparisons, args.format, win_rate=args.win_rate)
+    if args.output is None:
+        sys.stdout.write(text)
+    else:
+        write_bytes(args.output, text.encode())
+    return EXIT_DONE
