@@ -51,6 +51,8 @@ COMMANDS = {
     "instbench data prepare coco-val2017 -o data/coco-512": RunBy.MIRROR,
     "instbench report runs/try": RunBy.SLOW,
     "instbench score runs/try": RunBy.SLOW,
+    "instbench draw scene.json -o drawn/scene": RunBy.SLOW,
+    "instbench draw drawn/scene/draw.json --edit 'move 0 0.3,0.0' -o drawn/moved": RunBy.SLOW,
     "instbench run shapes-box --model my_model:GreyImages --limit 4 -o runs/grey": RunBy.DRY,
 }
 
@@ -74,8 +76,9 @@ def call(command: str, *extra: str) -> None:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to run commands in, with the README's example module."""
+    """An empty folder to run commands in, with the README's example module and layout."""
     (tmp_path / "my_model.py").write_text(fenced("python")[0], encoding="utf-8")
+    (tmp_path / "scene.json").write_text(fenced("json")[0], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -156,6 +159,13 @@ def test_run_commands_run(workplace: Path) -> None:
     for name in ("try", "floor", "ceiling", "elsewhere", "mine", "grey"):
         assert (workplace / "runs" / name / "results.json").is_file()
         assert len(list((workplace / "runs" / name / "images").glob("*.png"))) == 2
+
+
+@pytest.mark.slow
+def test_draw_commands_run(workplace: Path) -> None:
+    for command in (one for one in COMMANDS if one.startswith("instbench draw ")):
+        call(command)
+    assert (workplace / "drawn" / "moved" / "0001-changes.png").is_file()
 
 
 @pytest.mark.slow

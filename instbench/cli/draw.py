@@ -20,6 +20,16 @@ Draws a layout. LAYOUT.json is one of: our own format (a line of a run's layouts
 "point", "scribble", "mask"}]}; the published demo's form, {"caption", "width", "height", "annos": [...]}; or the
 draw.json of an earlier drawing, which is made again. See docs/drawing.md."""
 
+_GRAMMAR = """\
+  move I DX,DY            shift instance I by shares of the canvas (right and down are positive)
+  resize I W,H            give instance I this width and height; the centre stays, as far as the canvas allows
+  add "PHRASE" X0,Y0,X1,Y1   one more instance, at the end
+  replace I "PHRASE"      another object in the same place
+  remove I                leave instance I out
+  caption "TEXT"          another global prompt
+I counts from 0, as `instbench draw` lists them; each edit sees the result of the one before. Numbers are
+shares of the canvas."""
+
 
 def register(subparsers: Any) -> None:
     """Adds the verb."""
@@ -27,6 +37,7 @@ def register(subparsers: Any) -> None:
         "draw",
         help="draw a layout written by hand, or one of a run",
         description=_DESCRIPTION,
+        epilog=f"edits:\n{_GRAMMAR}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -54,6 +65,13 @@ def register(subparsers: Any) -> None:
     parser.add_argument(
         "--size", type=positive, metavar="PIXELS", help="side of the canvas (default: the model's)"
     )
+    parser.add_argument(
+        "--edit",
+        action="append",
+        default=[],
+        metavar="EDIT",
+        help="change the layout and draw it before and after from the same noise; may be repeated (see below)",
+    )
     parser.add_argument("--json", action="store_true", help="print the content of draw.json")
     add_sampling_options(parser, "the model's or the source's own")
     add_network_options(parser)
@@ -64,7 +82,9 @@ def run(args: argparse.Namespace) -> int:
     from instbench.execution.draw import DrawSettings, draw
     from instbench.execution.draw_source import from_file, from_run
     from instbench.generators.base import SamplingSettings
+    from instbench.layouts.editing import parse_edit
 
+    edits = [parse_edit(text) for text in args.edit]
     if (args.layout is None) == (args.source is None):
         raise InputError("give either LAYOUT.json or --from RUN/IMAGE; see `instbench draw --help`")
     source = from_run(args.source) if args.layout is None else from_file(args.layout)
@@ -79,15 +99,35 @@ def run(args: argparse.Namespace) -> int:
         canvas_size=args.size,
         sampling=SamplingSettings(args.num_inference_steps, args.guidance_scale, args.alpha, args.mis),
     )
-    drawing = draw(source, output, session_from(args), settings)
+    drawing = draw(source, output, session_from(args), settings, edits)
     if args.json:
         print(json.dumps(drawing.record, indent=2, sort_keys=True))
         return EXIT_DONE
     for number, instance in enumerate(drawing.shown.instances):
         print(f"{number:>3}  {_line(instance.phrase)}")
     _report_info(drawing)
+    if drawing.changes is not None:
+        _report_changes(drawing.changes)
     print(f"{drawing.folder}: {len(drawing.images)} images made")
     return EXIT_DONE
+
+
+def _report_changes(changes: Any) -> None:
+    print("\nmean difference of the pixels, of 255:")
+    for one in changes.instances:
+        number = f"{one.before}" if one.before == one.after else f"{_or(one.before)}->{_or(one.after)}"
+        what = ", ".join(dict.fromkeys(one.verbs)) or "as it was"
+        print(f"{_level(one.difference)}  {number:>5}  {_line(one.phrase)} ({what})")
+    print(f"{_level(changes.inside)}  inside the boxes of what changed")
+    print(f"{_level(changes.outside)}  everywhere else\n")
+
+
+def _or(position: int | None) -> str:
+    return "-" if position is None else str(position)
+
+
+def _level(value: float | None) -> str:
+    return f"{'-':>7}" if value is None else f"{value:7.2f}"
 
 
 def _report_info(drawing: Any) -> None:

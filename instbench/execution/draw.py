@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from instbench import defaults
 from instbench._version import __version__
 from instbench.benchmarks.schema import SamplingSpec
 from instbench.errors import InputError
+from instbench.execution.draw_changes import Changes, changes_sheet, measure_changes
 from instbench.execution.draw_source import DRAWING, DrawSource
 from instbench.execution.session import Session
 from instbench.generators.base import GeneratedImage, GenerationRequest, Generator, SamplingSettings
 from instbench.layouts import restrict
 from instbench.layouts.drawing import draw_layout
+from instbench.layouts.editing import Edit, EditedLayout, apply_edits
 from instbench.layouts.serialization import layout_to_json
 from instbench.layouts.types import Condition, Instance, Layout
 from instbench.registry import check_generator
@@ -91,6 +93,7 @@ class Drawing:
         shown: What the model saw of it.
         images: The pictures.
         record: Content of draw.json.
+        changes: What edits changed, None without edits.
     """
 
     folder: Path
@@ -98,11 +101,13 @@ class Drawing:
     shown: Layout
     images: tuple[DrawnImage, ...]
     record: Mapping[str, Any]
+    changes: Changes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
     source: DrawSource
+    edited: EditedLayout
     model: str
     checkpoint: Path | None
     generator: Generator
@@ -131,17 +136,25 @@ def formats_of(layout: Layout) -> frozenset[Condition]:
     return frozenset(one for instance in layout.instances for one in Condition if _has(instance, one))
 
 
-def draw(source: DrawSource, output: Path, session: Session, settings: DrawSettings | None = None) -> Drawing:
-    """Draws a layout into a folder.
+def draw(
+    source: DrawSource,
+    output: Path,
+    session: Session,
+    settings: DrawSettings | None = None,
+    edits: Sequence[Edit] = (),
+) -> Drawing:
+    """Draws a layout into a folder; with edits, before and after them from the same noise.
 
     Args:
         source: The layout and what is settled about it.
         output: Folder for the files: a new or empty one, or one that an earlier call made.
         session: Loads the model.
         settings: What the user asks for.
+        edits: Edits of the layout.
 
     Returns:
-        What was made; ``NNNN.png``, ``NNNN-asked.png``, ``layout.json`` and ``draw.json`` are in the folder.
+        What was made; ``NNNN.png``, ``NNNN-asked.png``, ``layout.json`` and ``draw.json`` are in the folder,
+        with edits also ``NNNN-before.png``, ``NNNN-changes.png`` and ``layout-before.json``.
 
     Raises:
         InputError: If the folder holds other files, the model cannot be shown the layout, or a setting is wrong.
@@ -149,22 +162,37 @@ def draw(source: DrawSource, output: Path, session: Session, settings: DrawSetti
     """
     settings = settings or DrawSettings()
     _check_folder(output)
-    plan = _make_plan(source, session, settings)
-    images = _generate(plan, source.layout)
-    shown = restrict(source.layout, plan.conditions)
+    plan = _make_plan(source, session, settings, edits)
+    edited = plan.edited
+    # Two calls of the generator with batches alike: what was not asked to change is rounded alike.
+    before = _generate(plan, edited.before) if edited.edits else ()
+    images = _generate(plan, edited.after)
+    shown = restrict(edited.after, plan.conditions)
     files: dict[str, bytes] = {}
     for drawn in images:
         files[drawn.name] = _png(drawn.image)
         files[f"{Path(drawn.name).stem}-asked.png"] = _png(draw_layout(drawn.image, shown))
-    record = _record(plan, source.layout, images, files)
-    _write(output, files, {"layout.json": layout_to_json(source.layout)}, record)
-    return Drawing(output, source.layout, shown, images, record)
+    documents = {"layout.json": layout_to_json(edited.after)}
+    record = _record(plan, images, files)
+    changes = None
+    if edited.edits:
+        documents["layout-before.json"] = layout_to_json(edited.before)
+        changes = measure_changes([one.image for one in before], [one.image for one in images], edited)
+        for old, new in zip(before, images, strict=True):
+            stem = Path(new.name).stem
+            files[f"{stem}-before.png"] = _png(old.image)
+            files[f"{stem}-changes.png"] = _png(changes_sheet(old.image, new.image, edited))
+        record["edits"] = [edit.source for edit in edited.edits]
+        record["layout_before"] = documents["layout-before.json"]
+        record["changes"] = changes.to_json()
+    _write(output, files, documents, record)
+    return Drawing(output, edited.after, shown, images, record, changes)
 
 
 # -- plan
 
 
-def _make_plan(source: DrawSource, session: Session, settings: DrawSettings) -> _Plan:
+def _make_plan(source: DrawSource, session: Session, settings: DrawSettings, edits: Sequence[Edit]) -> _Plan:
     images = source.images if settings.images is None else settings.images
     if not 1 <= images <= MAX_IMAGES:
         raise InputError(f"--images {images}: give 1 to {MAX_IMAGES}")
@@ -182,14 +210,16 @@ def _make_plan(source: DrawSource, session: Session, settings: DrawSettings) -> 
     generator = session.generator(model, checkpoint)
     conditions = settings.conditions if settings.conditions is not None else source.conditions
     if conditions is None:
-        conditions = formats_of(source.layout)
-    _check_conditions(source.layout, conditions, generator, model)
+        conditions = formats_of(source.layout) or frozenset({Condition.BOX} if edits else ())
+    edited = apply_edits(source.layout, edits, conditions)
+    for layout in dict.fromkeys((edited.before, edited.after)):
+        _check_conditions(layout, conditions, generator, model)
     size = settings.canvas_size or source.canvas_size or getattr(generator, "canvas_size", None)
     size = int(size or defaults.CANVAS_SIZE)
     if not 8 <= size <= _MAX_CANVAS:
         raise InputError(f"--size {size}: give 8 to {_MAX_CANVAS} pixels")
     sampling = generator.resolve_sampling(sampling)
-    plan = _Plan(source, model, checkpoint, generator, conditions, size, sampling, images)
+    plan = _Plan(source, edited, model, checkpoint, generator, conditions, size, sampling, images)
     if source.generator is not None and dict(source.generator) != dict(generator.identity()):
         logger.warning(
             "the model or its weights differ from those that made the picture before; it will look different"
@@ -268,9 +298,7 @@ def _generate(plan: _Plan, layout: Layout) -> tuple[DrawnImage, ...]:
 # -- files
 
 
-def _record(
-    plan: _Plan, layout: Layout, images: tuple[DrawnImage, ...], files: Mapping[str, bytes]
-) -> dict[str, Any]:
+def _record(plan: _Plan, images: Sequence[DrawnImage], files: Mapping[str, bytes]) -> dict[str, Any]:
     source = plan.source
     return {
         "schema_version": 1,
@@ -284,7 +312,7 @@ def _record(
         "canvas_size": plan.canvas_size,
         "sampling": asdict(plan.sampling),
         "seeds": {"name": source.seed_name, "version": source.seed_version, "seed": source.seed},
-        "layout": layout_to_json(layout),
+        "layout": layout_to_json(plan.edited.after),
         "images": [
             {
                 "file": one.name,

@@ -21,7 +21,15 @@ from instbench.layouts.types import Instance, Layout, MaskRLE
 if TYPE_CHECKING:
     from instbench.evaluators.base import Detections
 
-__all__ = ["asked_and_found", "draw_detections", "draw_layout", "instance_color"]
+__all__ = [
+    "Mark",
+    "asked_and_found",
+    "draw_detections",
+    "draw_layout",
+    "draw_marks",
+    "instance_color",
+    "side_by_side",
+]
 
 Color = tuple[int, int, int]
 Box = tuple[float, float, float, float]
@@ -143,11 +151,25 @@ def asked_and_found(
         ("image", square),
         ("found", found if found.size == square.size else _resized(found, side, side)),
     )
+    return side_by_side(panels, layout.caption)
+
+
+def side_by_side(panels: Sequence[tuple[str, Image.Image]], caption: str) -> Image.Image:
+    """Puts square pictures of one size in a row, each with its title, and a caption below.
+
+    Args:
+        panels: Title and picture of each.
+        caption: At most three lines are shown.
+
+    Returns:
+        RGB.
+    """
+    side = panels[0][1].width
     font = _font(side)
     line = round(font.size * 1.4)
     total = len(panels) * side + (len(panels) + 1) * _MARGIN
     characters = max(20, int((total - 2 * _MARGIN) / (0.52 * font.size)))
-    lines = textwrap.wrap(_printable(layout.caption), characters, max_lines=3, placeholder=" ...")
+    lines = textwrap.wrap(_printable(caption), characters, max_lines=3, placeholder=" ...")
     sheet = Image.new("RGB", (total, side + line * (1 + len(lines)) + 3 * _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
     for position, (title, panel) in enumerate(panels):
@@ -157,6 +179,45 @@ def asked_and_found(
     for number, text in enumerate(lines):
         draw.text((_MARGIN, side + 2 * _MARGIN + line * (1 + number)), text, fill=_INK, font=font)
     return sheet
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A rectangle to draw.
+
+    Attributes:
+        box: Relative (x0, y0, x1, y1).
+        text: Label, empty for none.
+        color: RGB.
+        dashed: Dashed or solid.
+    """
+
+    box: Box
+    text: str
+    color: Color
+    dashed: bool = False
+
+
+def draw_marks(image: Image.Image, marks: Sequence[Mark], size: int | None = None) -> Image.Image:
+    """Draws labelled rectangles.
+
+    Args:
+        image: The square picture.
+        marks: The rectangles.
+        size: Side of the result in pixels; None takes that of the image and enlarges small ones.
+
+    Returns:
+        RGB, size x size.
+    """
+    side = size or _display_size(image.width)
+    canvas = _Canvas.on(image, side, side)
+    boxes = [_as_box(boxes_xyxy_to_pixels(mark.box, side, side)) for mark in marks]
+    for mark, box in zip(marks, boxes, strict=True):
+        canvas.rectangle(box, mark.color, dashed=mark.dashed)
+    for mark, box in zip(marks, boxes, strict=True):
+        if mark.text:
+            canvas.label(mark.text, box, mark.color)
+    return canvas.image
 
 
 @dataclass(slots=True)

@@ -53,3 +53,18 @@ def test_bad_input_is_one_line(layout, fakes, capsys, arguments, message):
     err = capsys.readouterr().err
     assert message in err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_edits_are_reported(layout, fakes, capsys):
+    arguments = ["--edit", "move 0 0.5,0.5", "--edit", 'add "a dog" 0.0,0.0,0.2,0.2']
+    assert main(["draw", layout, "--model", "fake", "--size", "48", "-o", "out", *arguments]) == 0
+    out = capsys.readouterr().out
+    assert "(moved)" in out
+    assert "->1  a dog (added)" in out
+    assert "everywhere else" in out
+
+
+def test_a_bad_edit_is_found_before_anything_is_loaded(layout, fakes, capsys):
+    assert main(["draw", layout, "--model", "fake", "--edit", "move 5 0.1,0.1"]) == 2
+    assert "there is no instance 5" in capsys.readouterr().err
+    assert fakes.generator.calls == 0
