@@ -240,8 +240,12 @@ def test_nothing_is_tied_to_one_kind_of_device() -> None:
 
 @pytest.mark.parametrize(
     "code",
-    ["import instbench", "import instbench.cli.main as cli; cli.main(['--help'])"],
-    ids=["import", "help"],
+    [
+        "import instbench",
+        "import instbench.cli.main as cli; cli.main(['--help'])",
+        "import instbench.cli.main as cli; sys.exit(cli.main(['ls', 'benchmarks']))",
+    ],
+    ids=["import", "help", "ls"],
 )
 def test_start_does_not_import_torch(code: str) -> None:
     # A None entry makes `import torch` fail, however deep it happens.
