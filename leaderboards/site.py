@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 from leaderboards.boards import Board, Entry, make_boards, spreadsheet_safe
 from leaderboards.published import PUBLISHED, PublishedNumber, read_published
-from leaderboards.submissions import read_board, write_file
+from leaderboards.submissions import copy_report, read_board, write_file
 
 __all__ = ["build_site"]
 
@@ -45,8 +44,7 @@ def build_site(board_dir_or_results: Path | Sequence[Path], output: Path) -> Pat
     reports = {one.submission.id: one.submission.report for board in boards for one in board.entries}
     for identifier, report in reports.items():
         if report is not None:
-            (output / "reports").mkdir(exist_ok=True)
-            shutil.copyfile(report, output / "reports" / f"{identifier}.html")
+            copy_report(report.parent, output / "reports" / identifier)
     measured = [_board_json(board) for board in boards]
     files = {"measured.csv": _measured_csv(boards), "published.csv": PUBLISHED.read_text(encoding="utf-8")}
     data = {"boards": measured, "published": _published_json(read_published()), "files": files}
@@ -94,7 +92,7 @@ def _entry_json(one: Entry) -> dict[str, Any]:
         "identity_sha256": one.submission.results["identity_sha256"],
         "role": one.role,
         "badge": one.submission.badge,
-        "report": f"reports/{one.submission.id}.html" if one.submission.report else None,
+        "report": f"reports/{one.submission.id}/report.html" if one.submission.report else None,
         "numbers": numbers,
     }
 

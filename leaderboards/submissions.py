@@ -37,6 +37,7 @@ _ID = re.compile(r"[0-9a-f]{16}")
 _SCHEMA_VERSION = 1
 _MOST_BYTES = 50_000_000
 _EPSILON = 1e-9
+_LARGEST = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,11 @@ def _refuse_constant(name: str) -> float:
 def _load(file: Path) -> Any:
     if file.stat().st_size > _MOST_BYTES:
         raise ValueError(f"larger than {_MOST_BYTES // 1_000_000} MB")
-    return json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    json.dumps(
+        content, ensure_ascii=False
+    ).encode()  # half a surrogate pair is no text, and could not be written
+    return content
 
 
 def check_results(path: Path) -> list[str]:
@@ -180,7 +185,7 @@ def _value_problems(record: dict[str, Any], unit: Any) -> Iterator[tuple[str, st
         return
     value, interval = record["value"], record.get("ci95")
     if value is not None and not _is_number(value):
-        yield "value", "must be a finite number or null"
+        yield "value", "must be a finite number (at most 1e12) or null"
         return
     if value is not None and unit == "fraction" and not 0 <= value <= 1:
         yield "value", f"{value:g} is outside 0 to 1"
@@ -193,11 +198,13 @@ def _value_problems(record: dict[str, Any], unit: Any) -> Iterator[tuple[str, st
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= _LARGEST and math.isfinite(value)
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _LARGEST
 
 
 def _is_sha256(value: Any) -> bool:
@@ -213,6 +220,17 @@ def write_file(path: Path, data: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def copy_report(source: Path, target: Path) -> None:
+    """Copies ``report.html`` and the files of ``report_files/`` beside it, if there are any; follows no links."""
+    for name in ("report.html", "report_files"):
+        found = [source / name] if name.endswith(".html") else sorted((source / name).glob("*"))
+        for file in found:
+            if file.is_file() and not file.is_symlink():
+                place = target / file.relative_to(source)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, place)
 
 
 def add_submission(path: Path, board: Path, *, badge: str = BADGES[0]) -> Path:
@@ -238,9 +256,7 @@ def add_submission(path: Path, board: Path, *, badge: str = BADGES[0]) -> Path:
     data = file.read_bytes()
     folder = board / hashlib.sha256(data).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
-    report = file.parent / "report.html"
-    if report.is_file():
-        shutil.copyfile(report, folder / "report.html")
+    copy_report(file.parent, folder)
     sidecar = {"badge": badge, "schema_version": _SCHEMA_VERSION}
     write_file(folder / "submission.json", (json.dumps(sidecar, indent=2) + "\n").encode())
     write_file(folder / "results.json", data)
@@ -295,4 +311,6 @@ def _submission(file: Path) -> Submission:
         if badge not in BADGES:
             raise ValueError(f"{sidecar}: field badge: must be one of {', '.join(BADGES)}")
     report = file.parent / "report.html"
-    return Submission(identifier, json.loads(data), badge, report if report.is_file() else None)
+    return Submission(
+        identifier, json.loads(data), badge, report if report.is_file() and not report.is_symlink() else None
+    )

@@ -15,6 +15,9 @@ HOSTILE = "</script><script>alert(1)</script><!--"
 def test_data_cannot_leave_its_element(tmp_path):
     run = write(tmp_path / "run", results(HOSTILE, benchmark=f"{HOSTILE}-box"))
     (run / "report.html").write_text("the report")
+    (run / "report_files").mkdir()
+    (run / "report_files" / "0.webp").write_bytes(b"picture")
+    (run / "report_files" / "1.webp").symlink_to(tmp_path / "run" / "results.json")
     folder = add_submission(run, tmp_path / "board", badge="reproduced here")
     index = build_site([tmp_path / "board"], tmp_path / "site")
     text = index.read_text()
@@ -22,8 +25,10 @@ def test_data_cannot_leave_its_element(tmp_path):
     (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
     (board,) = json.loads(data)["boards"]
     assert board["rows"][0]["model"] == HOSTILE
-    assert board["rows"][0]["report"] == f"reports/{folder.name}.html"
+    assert board["rows"][0]["report"] == f"reports/{folder.name}/report.html"
     assert (index.parent / board["rows"][0]["report"]).read_text() == "the report"
+    pictures = list((index.parent / "reports" / folder.name / "report_files").iterdir())
+    assert [(one.name, one.read_bytes()) for one in pictures] == [("0.webp", b"picture")]
     assert json.loads((index.parent / "measured.json").read_text()) == [board]
     build_site([tmp_path / "board"], tmp_path / "site")
     assert index.read_text() == text
