@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from instbench.errors import EXIT_DONE
+from instbench.errors import EXIT_DONE, InputError
 
 __all__ = ["register", "run"]
 
@@ -20,13 +20,25 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a scored run folder")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="page to write (default: RUN/report.html)"
+        "other", type=Path, metavar="RUN2", nargs="?", help="another one, beside it on the same layouts"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="page to write (default for one run: RUN/report.html)",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    from instbench.reports.html import build_report
+    from instbench.reports.html import build_comparison, build_report
 
-    print(build_report(args.run, args.output))
+    if args.other is None:
+        print(build_report(args.run, args.output))
+        return EXIT_DONE
+    if args.output is None:
+        raise InputError("-o FILE is missing: where to write the page of two runs")
+    print(build_comparison(args.run, args.other, args.output))
     return EXIT_DONE

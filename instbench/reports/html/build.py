@@ -111,6 +111,7 @@ def write_page(
             ("failures", "Failures"),
             ("slices", "Slices"),
             ("gallery", "Images"),
+            ("differ", "Settings that differ"),
             ("facts", "How it was made"),
         )
         if f'id="{name}"' in content

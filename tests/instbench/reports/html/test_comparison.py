@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from instbench.cli.main import main
+from instbench.errors import InputError
+from instbench.reports.html import build_comparison
+from tests.instbench.reports.html.synthetic import make_run
+from tests.instbench.reports.html.test_build import data_of
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[Path, Path]:
+    return make_run(tmp_path / "a", model="good"), make_run(tmp_path / "b", model="worse", shift=0.2)
+
+
+def test_two_views_of_every_layout(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    page = build_comparison(*runs, tmp_path / "both.html")
+    found = data_of(page)
+    assert found["labels"] == ["good", "worse"]
+    assert [len(one["views"]) for one in found["images"]] == [2] * 6
+    assert [view["quality"] for view in found["images"][0]["views"]] == [0.9, 0.7]
+
+
+def test_differences_are_the_second_less_the_first(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    text = build_comparison(*runs, tmp_path / "both.html").read_text(encoding="utf-8")
+    # 8 of 12 objects are found well, and those alone lose 0.2.
+    assert re.search(r"<code>box_iou</code>.{0,300}?>-0\.133<", text)
+    # Images 2 and 5 have one misplaced and two good objects: worse too.
+    assert "worse is better on 0, good on 6, equal on 0." in text
+    assert "generator.kind" in text
+
+
+@pytest.mark.parametrize(
+    ("identity", "word"),
+    [
+        ({"benchmark": "other"}, "benchmark (synthetic-box and other)"),
+        ({"edition": "paper"}, "edition (strict and paper)"),
+        ({"layouts_sha256": "ef" * 32}, "layouts_sha256"),
+        ({"evaluators": {"detector": {"kind": "x"}}}, "evaluators.detector.kind"),
+    ],
+)
+def test_other_things_are_refused_by_name(tmp_path: Path, identity: dict[str, object], word: str) -> None:
+    first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b", identity=identity)
+    with pytest.raises(InputError, match=re.escape(word)):
+        build_comparison(first, second, tmp_path / "both.html")
+    assert not (tmp_path / "both.html").exists()
+
+
+def test_command_line(runs: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", *map(str, runs)]) == 2
+    assert "-o FILE is missing" in capsys.readouterr().err
+    assert main(["report", *map(str, runs), "-o", str(tmp_path / "both.html")]) == 0
+    assert (tmp_path / "both.html").is_file()
