@@ -80,6 +80,7 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from instbench.execution.draw import DrawSettings, draw
+    from instbench.execution.draw_changes import against_picture
     from instbench.execution.draw_source import from_file, from_run
     from instbench.generators.base import SamplingSettings
     from instbench.layouts.editing import parse_edit
@@ -108,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
     _report_info(drawing)
     if drawing.changes is not None:
         _report_changes(drawing.changes)
+    elif source.picture is not None:
+        print(against_picture(drawing.images[0].image, source.picture))
     print(f"{drawing.folder}: {len(drawing.images)} images made")
     return EXIT_DONE
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from instbench.layouts.drawing import Mark, draw_marks, instance_color, side_by_
 from instbench.layouts.editing import EditedLayout, Frame, Track, frame
 from instbench.layouts.types import Instance
 
-__all__ = ["Changes", "InstanceChange", "changes_sheet", "measure_changes"]
+__all__ = ["Changes", "InstanceChange", "against_picture", "changes_sheet", "measure_changes"]
 
 _POINT_REACH = 0.08  # half the side of the square around a lone point, as a share of the canvas
 
@@ -121,6 +122,30 @@ def changes_sheet(before: Image.Image, after: Image.Image, edited: EditedLayout)
         ("difference", draw_marks(heat, bare)),
     )
     return side_by_side(panels, "; ".join(edit.source for edit in edited.edits))
+
+
+def against_picture(image: Image.Image, path: Path) -> str:
+    """Says in a few words how a picture differs from a file.
+
+    Args:
+        image: The picture.
+        path: The file; one that is no whole picture is named as such.
+
+    Returns:
+        ``"same pixels as ..."``, or by how many levels of 255 and where it differs.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as file:
+            if file.size != image.size:
+                return f"{path}: is of another size, {file.width}x{file.height}"
+            known = np.asarray(file.convert("RGB"), dtype=np.int64)
+    except (OSError, SyntaxError, ValueError):
+        return f"{path}: cannot be read, not compared"
+    difference = np.abs(np.asarray(image.convert("RGB"), dtype=np.int64) - known)
+    if not difference.any():
+        return f"same pixels as {path}"
+    share = float(difference.any(axis=2).mean())
+    return f"differs from {path} by at most {difference.max()} of 255, in {share:.2%} of the pixels"
 
 
 def _difference(first: Image.Image, second: Image.Image) -> NDArray[np.float64]:

@@ -4,7 +4,9 @@ import json
 
 import pytest
 
+from instbench import api
 from instbench.cli.main import main
+from tests.instbench.fakes import write_benchmark
 
 SHORT = {
     "caption": "A cat.",
@@ -68,3 +70,12 @@ def test_a_bad_edit_is_found_before_anything_is_loaded(layout, fakes, capsys):
     assert main(["draw", layout, "--model", "fake", "--edit", "move 5 0.1,0.1"]) == 2
     assert "there is no instance 5" in capsys.readouterr().err
     assert fakes.generator.calls == 0
+
+
+def test_an_image_of_a_run_is_compared_with_it(tmp_path, monkeypatch, fakes, capsys):
+    monkeypatch.chdir(tmp_path)
+    api.generate(str(write_benchmark(tmp_path / "toy")), "runs/a", model="fake", limit=2)
+    assert main(["draw", "--from", "runs/a/000000000012"]) == 0
+    out = capsys.readouterr().out
+    assert "same pixels as runs/a/images/000000000012.png" in out
+    assert "drawn/000000000012: 1 images made" in out

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from instbench.execution.draw import DrawSettings, draw
-from instbench.execution.draw_changes import changes_sheet, measure_changes
+from instbench.execution.draw_changes import against_picture, changes_sheet, measure_changes
 from instbench.execution.draw_source import from_file
 from instbench.execution.session import Session
 from instbench.layouts.editing import apply_edits, parse_edit
@@ -88,3 +88,13 @@ def test_edits_are_drawn_from_the_same_noise(tmp_path, fakes):
     draw(again, tmp_path / "next", Session(), edits=[parse_edit("remove 1")])
     with Image.open(tmp_path / "next" / "0001-before.png") as picture:
         assert (np.asarray(picture) == np.asarray(last.image)).all()
+
+
+def test_a_picture_against_a_file(tmp_path):
+    path = tmp_path / "run.png"
+    picture((0, 0, 10)).save(path)
+    assert against_picture(picture((0, 0, 10)), path) == f"same pixels as {path}"
+    assert "by at most 200 of 255, in 6.25% of the pixels" in against_picture(picture(), path)
+    assert "another size, 40x40" in against_picture(picture().resize((8, 8)), path)
+    path.write_bytes(b"no picture")
+    assert "cannot be read" in against_picture(picture(), path)
