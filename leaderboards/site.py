@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,8 @@ from leaderboards.submissions import copy_report, read_board, write_file
 __all__ = ["build_site"]
 
 _ASSETS = Path(__file__).with_name("assets")
+_REMARK = re.compile(r"\s*\([^()]*\)$")
+_ROUNDING = 0.5 + 1e-9  # of a percentage
 
 
 def build_site(board_dir_or_results: Path | Sequence[Path], output: Path) -> Path:
@@ -114,25 +117,40 @@ def _board_json(board: Board) -> dict[str, Any]:
 
 
 def _published_json(numbers: Sequence[PublishedNumber]) -> list[dict[str, Any]]:
-    """One row per method, benchmark and metric, with every number that some source gives for it."""
+    """One row per method, benchmark and metric, with every number that some source gives for it.
+
+    A remark in brackets behind a benchmark says whose measurement it is; it stays with the number.
+    """
     groups: dict[tuple[str, str, str], list[PublishedNumber]] = {}
     for one in numbers:
-        groups.setdefault((one.method, one.benchmark, one.metric), []).append(one)
+        benchmark = _REMARK.sub("", one.benchmark)
+        groups.setdefault((one.method, benchmark, one.metric), []).append(one)
     return [
         {
             "method": method,
             "benchmark": benchmark,
             "metric": metric,
             "higher_is_better": members[0].higher_is_better,
-            "conflict": len({(one.value, one.unit) for one in members}) > 1,
+            "conflict": any(_differ(one, members[0]) for one in members[1:]),
             "numbers": [_published_number(one) for one in members],
         }
         for (method, benchmark, metric), members in groups.items()
     ]
 
 
+def _differ(first: PublishedNumber, second: PublishedNumber) -> bool:
+    """Whether two numbers are not the same; a ratio of two digits and a percentage may differ by rounding."""
+    if first.unit == second.unit:
+        return first.value != second.value
+    if {first.unit, second.unit} != {"ratio", "%"}:
+        return True
+    percent = [one.value * (100 if one.unit == "ratio" else 1) for one in (first, second)]
+    return abs(percent[0] - percent[1]) > _ROUNDING
+
+
 def _published_number(one: PublishedNumber) -> dict[str, Any]:
     return {
+        "benchmark": one.benchmark,
         "value": one.value,
         "unit": one.unit,
         "evaluator": one.evaluator,

@@ -140,7 +140,7 @@
 
   // -- published
 
-  const best = (group) => group.numbers[0].value;
+  const best = (group) => group.numbers[0].value * (group.numbers[0].unit === "ratio" ? 100 : 1);
   const publishedColumns = [
     { name: "method", text: true, ascending: true, key: (row) => row.method,
       cell: (row) => {
@@ -154,7 +154,7 @@
       cell: (row) => {
         const cell = make("td", { class: "text sources" });
         for (const one of row.numbers) {
-          const facts = [one.evaluator, one.resolution, one.n_images].filter((text) => text).join("; ");
+          const facts = [one.benchmark === row.benchmark ? "" : one.benchmark, one.evaluator, one.resolution, one.n_images].filter((text) => text).join("; ");
           const source = /^https:\/\//.test(one.url) ? make("a", { href: one.url, rel: "noopener noreferrer" }, one.source) : one.source;
           cell.append(make("span", { class: "number" }, make("b", {}, one.value + (one.unit ? " " + one.unit : "")), make("small", {}, source,
             (facts ? " (" + facts + ")" : "") + (one.confidence === "seen_verbatim" ? "" : " \u2013 from a secondary source"))));

@@ -54,4 +54,9 @@ def test_published_numbers_that_differ_stand_side_by_side(tmp_path):
     differing = [row for row in rows if row["conflict"]]
     assert differing
     assert all(len({(one["value"], one["unit"]) for one in row["numbers"]}) > 1 for row in differing)
+    by_name = {(row["method"], row["benchmark"], row["metric"]): row for row in rows}
+    assert [one["value"] for one in by_name["GLIGEN", "coco-box", "AP"]["numbers"]] == [19.6, 24.1]
+    assert by_name["GLIGEN", "coco-box", "AP"]["conflict"]
+    # 0.30 and 29.7 % are one number, rounded.
+    assert not by_name["GLIGEN", "coco-mig", "instance success rate AVG"]["conflict"]
     assert all(one["source"] for row in rows for one in row["numbers"])
