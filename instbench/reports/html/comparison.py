@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from instbench.errors import InputError
 from instbench.reports.html.build import check_output, image_commands, write_page
@@ -16,6 +17,9 @@ from instbench.reports.html.sections import facts_section, interval_text
 from instbench.reports.summary import format_value
 from instbench.runs.identity import FieldDifference, identity_differences
 from instbench.runs.records import MetricRecord, SliceRecord
+
+if TYPE_CHECKING:
+    from instbench.statistics.comparison import Difference
 
 __all__ = ["build_comparison"]
 
@@ -99,14 +103,33 @@ def _labels(runs: Sequence[RunData]) -> tuple[str, str]:
 def _numbers(runs: Sequence[RunData], labels: Sequence[str]) -> str:
     rows = []
     names = [name for name in runs[0].results.metrics if name in runs[1].results.metrics]
+    tested, note = _tested(runs, labels)
     for name in names:
         records = [run.results.metrics[name] for run in runs]
         cells = [_value_with_interval(record) for record in records]
         better = "higher" if records[0].higher_is_better else "lower"
         scored = " / ".join(str(record.n_scored) for record in records)
-        rows.append((f"<code>{escape(name)}</code>", *cells, _difference(records), better, scored))
-    headings = ("metric", *labels, "difference", "better", "scored")
-    return section("numbers", "Numbers", table(headings, rows, numbers=(1, 2, 3, 5)))
+        paired = tested.get(name)
+        interval = "-" if paired is None else f"{paired.ci95[0]:+.3f} to {paired.ci95[1]:+.3f}"
+        p_value = "-" if paired is None else f"{paired.p_adjusted:.3g}"
+        first = f"<code>{escape(name)}</code>"
+        rows.append((first, *cells, _difference(records), interval, p_value, better, scored))
+    headings = ("metric", *labels, "difference", "95 %", "adjusted p", "better", "scored")
+    content = table(headings, rows, numbers=(1, 2, 3, 4, 5, 7))
+    return section("numbers", "Numbers", content + f'<p class="note">{escape(note)}</p>')
+
+
+def _tested(runs: Sequence[RunData], labels: Sequence[str]) -> tuple[dict[str, Difference], str]:
+    """Paired differences by metric, and a line on them; none where the runs cannot be paired."""
+    from instbench.statistics.comparison import compare_runs
+
+    try:
+        found = compare_runs([run.folder.root for run in runs], labels=labels)
+    except InputError as error:
+        return {}, f"Differences without intervals: {error}."
+    tested = {row.metric: row.differences[1] for row in found.rows if row.slice is None}
+    note = "Intervals and p values of differences: paired over images, Holm's correction over all numbers."
+    return {name: one for name, one in tested.items() if one is not None}, note
 
 
 def _value_with_interval(record: MetricRecord) -> str:

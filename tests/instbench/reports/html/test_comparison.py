@@ -8,6 +8,7 @@ import pytest
 from instbench.cli.main import main
 from instbench.errors import InputError
 from instbench.reports.html import build_comparison
+from instbench.statistics import comparison
 from tests.instbench.reports.html.synthetic import make_run
 from tests.instbench.reports.html.test_build import data_of
 
@@ -32,6 +33,30 @@ def test_differences_are_the_second_less_the_first(runs: tuple[Path, Path], tmp_
     # Images 2 and 5 have one misplaced and two good objects: worse too.
     assert "worse is better on 0, good on 6, equal on 0." in text
     assert "generator.kind" in text
+
+
+def test_paired_intervals_stand_beside_the_difference(
+    runs: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = build_comparison(*runs, tmp_path / "plain.html").read_text(encoding="utf-8")
+    assert "Differences without intervals: " in plain  # these folders hold no samples
+    difference = comparison.Difference(-0.133, (-0.2, -0.05), 0.01, 0.02)
+    estimate = comparison.Estimate(0.5, None, 12)
+    row = comparison.ComparisonRow(
+        "synthetic-box",
+        "box_iou",
+        "fraction",
+        True,
+        None,
+        None,
+        (estimate,) * 2,
+        (None, difference),
+        ("a", "b"),
+    )
+    found = comparison.Comparison(("good", "worse"), 0, "synthetic-box", 1, "strict", 6, (row,))
+    monkeypatch.setattr(comparison, "compare_runs", lambda *_, **__: found)
+    text = build_comparison(*runs, tmp_path / "both.html").read_text(encoding="utf-8")
+    assert re.search(r">-0\.133<.{0,40}>-0\.200 to -0\.050<.{0,40}>0\.02<", text)
 
 
 @pytest.mark.parametrize(
