@@ -70,7 +70,8 @@ def plms_timesteps(num_inference_steps: int, num_train_timesteps: int = 1000) ->
     """Timesteps of the published sampler, highest first.
 
     ``range(0, T, T // S) + 1``: if S does not divide T there are more steps than asked for (S = 7 gives 8,
-    S = 30 gives 31).
+    S = 30 gives 31). Where the highest would be T (S = 3, 9, 27, 37, 111, 333), one beyond the training schedule, the
+    published sampler fails; here that step is left out.
 
     Args:
         num_inference_steps: S.
@@ -90,7 +91,7 @@ def plms_timesteps(num_inference_steps: int, num_train_timesteps: int = 1000) ->
             f"num_inference_steps: {num_inference_steps} is not a whole number in 1..{num_train_timesteps // 2}"
         )
     stride = num_train_timesteps // num_inference_steps
-    return [step + 1 for step in range(0, num_train_timesteps, stride)][::-1]
+    return [step + 1 for step in range(0, num_train_timesteps - 1, stride)][::-1]
 
 
 class PlmsSolver:

@@ -126,6 +126,9 @@ def test_plms_timesteps_as_published():
     assert plms_timesteps(5) == [801, 601, 401, 201, 1]
     assert len(plms_timesteps(7)) == 8
     assert len(plms_timesteps(30)) == 31
+    assert plms_timesteps(3) == [667, 334, 1]  # the published rule adds step 1000 of 0 to 999 and fails
+    for count in range(1, 501):
+        assert max(plms_timesteps(count)) < 1000
     with pytest.raises(ValueError, match="num_inference_steps"):
         plms_timesteps(501)
 
