@@ -37,7 +37,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@touch $(STAMP)
 	@echo "$(VENV) is ready"
 
-demo: $(STAMP) ## score the shipped checkpoint, the floor and the ceiling on a small slice (about 5 minutes)
+demo: $(STAMP) ## score the shipped models, the floor and the ceiling on a small slice (minutes)
 	@$(BIN)/python -m instbench demo -o $(DEMO_DIR)
 
 bench-model: $(STAMP) ## time the sampling schedules at both model sizes (about 10 minutes, 16 GB of memory)

@@ -1,4 +1,4 @@
-"""`instbench demo`: reference model, floor and ceiling on a small slice of the benchmarks."""
+"""`instbench demo`: floor, baseline, reference model and ceiling on a small slice of the benchmarks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["register", "run"]
 
 def register(subparsers: Any) -> None:
     """Adds the verb."""
-    parser = subparsers.add_parser("demo", help="the shipped model, floor and ceiling on a small slice")
+    parser = subparsers.add_parser("demo", help="the shipped models, floor and ceiling on a small slice")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/demo"), metavar="DIR")
     parser.add_argument(
         "--limit", type=int, default=defaults.DEMO_LIMIT, metavar="N", help="layouts per benchmark"
@@ -30,20 +30,24 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    from instbench.execution.demo import CEILING, run_demo
+    from instbench.execution.demo import CEILING, DemoRun, run_demo, write_pages
     from instbench.reports.summary import comparison_table
 
     console = make_console()
     columns: dict[str, dict[str, ResultsRecord]] = {}
     overlays: list[Path] = []
+    runs: list[DemoRun] = []
     for one in run_demo(args.output, limit=args.limit, fresh=args.fresh, session=session_from(args)):
         console.print(f"{one.column}: {one.benchmark} done in {one.seconds:.0f} s")
         columns.setdefault(one.column, {})[one.benchmark] = one.results
         overlays += one.overlays
-    title = f"The first {args.limit} layouts of each benchmark (FID over so few images is rough)"
+        runs.append(one)
+    title = f"The first {args.limit} layouts of each benchmark, with 95 % intervals (FID over so few images is rough)"
     console.print(comparison_table(columns, ceiling=CEILING, title=title))
     print("asked and found, side by side:")
     for path in overlays:
         print(f"  {path}")
+    for page in write_pages(args.output, runs):
+        print(f"open in a browser: {page}")
     print(f"all images, records and numbers: {args.output}/<model>/<benchmark>/")
     return EXIT_DONE

@@ -1,4 +1,4 @@
-"""The demonstration: reference model, floor and ceiling on a small slice of every benchmark."""
+"""The demonstration: floor, baseline, reference model and ceiling on a small slice of every benchmark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from instbench.runs.atomic import atomic_path
 from instbench.runs.records import ResultsRecord
 from instbench.runs.store import RunFolder
 
-__all__ = ["CEILING", "COLUMNS", "DEMO_BENCHMARKS", "DemoRun", "run_demo"]
+__all__ = ["CEILING", "COLUMNS", "DEMO_BENCHMARKS", "DemoRun", "run_demo", "write_pages"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,14 @@ DEMO_BENCHMARKS = (
     "shapes-texture",
 )
 CEILING = "real images (ceiling)"
-COLUMNS = {"text only (floor)": "text-only", "reference": "reference", CEILING: "real-images"}
+COLUMNS = {
+    "text only (floor)": "text-only",
+    "GLIGEN-style": "gligen",
+    "reference": "reference",
+    CEILING: "real-images",
+}
+REPORTED = ("reference", "shapes-box")
+"""Model and benchmark of the run that gets a report."""
 _OVERLAYS_PER_RUN = 2
 
 
@@ -86,6 +93,24 @@ def run_demo(
             overlays = draw_overlays(folder, benchmark, limit) if model == "reference" else ()
             seconds = sum(RunFolder(folder).read_run().timings.values())
             yield DemoRun(column, benchmark, folder, outcome.results, overlays, seconds)
+
+
+def write_pages(output: Path, runs: Sequence[DemoRun]) -> tuple[Path, ...]:
+    """Writes a report of one run and a leaderboard of all.
+
+    Args:
+        output: Folder of the demonstration.
+        runs: Its runs.
+
+    Returns:
+        The pages.
+    """
+    from instbench.reports.html import build_report
+    from leaderboards.site import build_site
+
+    reported = output.joinpath(*REPORTED)
+    pages = [build_report(run.folder) for run in runs if run.folder == reported]
+    return (*pages, build_site([run.folder for run in runs], output / "leaderboard"))
 
 
 def draw_overlays(folder: Path, benchmark: str, limit: int) -> tuple[Path, ...]:

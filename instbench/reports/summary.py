@@ -133,7 +133,7 @@ def comparison_table(
     """Benchmarks and metrics in rows, models in columns.
 
     Args:
-        columns: Results by column heading, then by benchmark name.
+        columns: Results by column heading, then by benchmark name; a cell has the number and, below it, its interval.
         ceiling: Heading of a column whose one benchmark holds every metric (the real images): its
             numbers stand beside each benchmark's.
         title: Title of the table.
@@ -159,7 +159,9 @@ def comparison_table(
                 _cell(results, benchmark, name, heading == ceiling) for heading, results in columns.items()
             ]
             known = next(record for record in cells if record is not None)
-            values = [format_value(record) for record in cells]
+            values = [
+                "\n".join(filter(None, (format_value(record), format_interval(record)))) for record in cells
+            ]
             table.add_row(benchmark if position == 0 else "", name, *values, _direction(known))
         table.add_section()
     return table

@@ -103,6 +103,7 @@ def stand_ins(monkeypatch) -> FakeGenerator:
     for registry, name, made in (
         (GENERATORS, "reference", generator),
         (GENERATORS, "text-only", generator),
+        (GENERATORS, "gligen", generator),
         (DETECTORS, "shapes-yolo", Blind()),
         (IMAGE_TEXT, "shapes-clip", FakeImageText()),
         (FEATURES, "shapes-features", FakeFeatures()),
@@ -116,8 +117,11 @@ def test_the_demo_prints_one_table_and_paths(tmp_path, monkeypatch, capsys, stan
     monkeypatch.setattr(demo_module, "DEMO_BENCHMARKS", ("shapes-box", "shapes-point"))
     assert main(["demo", "-o", str(tmp_path / "demo"), "--limit", "2"]) == 0
     out = capsys.readouterr().out
-    for text in ("text only", "reference", "real images", "box_ap50", "point_hit_rate"):
+    for text in ("text only", "GLIGEN-style", "reference", "real images", "box_ap50", "point_hit_rate"):
         assert text in out
+    for page in ("reference/shapes-box/report.html", "leaderboard/index.html"):
+        assert (tmp_path / "demo" / page).is_file()
+        assert page in out
     overlays = sorted((tmp_path / "demo").rglob("overlays/*.png"))
     assert len(overlays) == 4
     assert str(overlays[0]) in out
