@@ -23,8 +23,10 @@ from instbench.layouts.types import Instance, Layout
 from instbench.runs.records import EvaluatorRecord, MetricRecord, ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
 from instbench.runs.tables import write_table
+from instbench.statistics.average_precision import ApSamples
 from instbench.statistics.samples import RatioSamples, Samples
 from instbench.statistics.store import write_samples
+from metrics.functional.match_table import MatchTable
 
 __all__ = ["NO_IMAGE", "RowKey", "ScoreContext", "score_run"]
 
@@ -111,6 +113,11 @@ class ScoreContext:
     def keep_units(self, values: Iterable[tuple[int, float]]) -> None:
         """The same for a mean over objects, from (annotation id, value) pairs."""
         self.keep(RatioSamples.of(self.image_keys, ((self._key_of[one], value) for one, value in values)))
+
+    def keep_matches(self, table: MatchTable, number: str) -> None:
+        """The same for a number of average precision, from the matches behind it."""
+        if table.image_ids.tolist() == [layout.image_id for layout in self.layouts]:
+            self.keep(ApSamples(table, number))
 
     def row(self, annotation_id: int) -> dict[str, Any]:
         """The row of an annotation (ids are unique in a run); a spare one if it is not requested."""

@@ -157,17 +157,12 @@ def _keep_matches(
     context: ScoreContext, key: str, kept: set[int] | None, iou_type: Literal["bbox", "segm"], number: str
 ) -> None:
     """Keeps the matches behind an AP; one table serves all numbers of the same objects."""
-    from instbench.statistics.average_precision import AP_NUMBERS, ApSamples
     from metrics.functional.match_table import match_table
 
-    if number not in AP_NUMBERS:
-        return
     if f"matches:{key}" not in context.cache:
         truth = context.truth if kept is None else _ignoring_others(context.truth, kept)
         context.cache[f"matches:{key}"] = match_table(truth, context.detections, iou_type)
-    table = context.cache[f"matches:{key}"]
-    if table.image_ids.tolist() == [layout.image_id for layout in context.layouts]:
-        context.keep(ApSamples(table, number))
+    context.keep_matches(context.cache[f"matches:{key}"], number)
 
 
 def _ignoring_others(truth: dict[str, Any], kept: set[int]) -> dict[str, Any]:

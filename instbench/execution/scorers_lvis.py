@@ -92,6 +92,7 @@ def federated_average_precision(
         reasons[OTHER_FREQUENCY] += result.n_scored - n_scored
     if left > result.n_scored:
         reasons[LEFT_OUT] += left - result.n_scored
+    context.keep_matches(result.matches, number)
     return MetricRecord(
         value=result.values[number],
         n_scored=n_scored,

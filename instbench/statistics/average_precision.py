@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,20 +11,48 @@ from scipy.sparse import csr_matrix
 
 from metrics.functional.match_table import AREAS, NUM_THRESHOLDS, MatchTable
 
-__all__ = ["AP_NUMBERS", "ApSamples"]
+__all__ = ["AP_NUMBERS", "ApNumber", "ApSamples"]
 
-AP_NUMBERS: dict[str, tuple[str, tuple[int, ...], int, int]] = {
-    "ap": ("precision", tuple(range(NUM_THRESHOLDS)), 0, 100),
-    "ap50": ("precision", (0,), 0, 100),
-    "ap75": ("precision", (5,), 0, 100),
-    **{
-        f"ap_{area}": ("precision", tuple(range(NUM_THRESHOLDS)), AREAS.index(area), 100)
-        for area in AREAS[1:]
-    },
-    **{f"ar{count}": ("recall", tuple(range(NUM_THRESHOLDS)), 0, count) for count in (1, 10, 100)},
-    **{f"ar_{area}": ("recall", tuple(range(NUM_THRESHOLDS)), AREAS.index(area), 100) for area in AREAS[1:]},
+_ALL = tuple(range(NUM_THRESHOLDS))
+_LETTERS = dict(zip("sml", AREAS[1:], strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class ApNumber:
+    """What an evaluator averages.
+
+    Attributes:
+        kind: "precision" or "recall".
+        thresholds: Positions of the IoU thresholds.
+        area: Area range.
+        limit: Detections of an image and category that count.
+        frequency: LVIS's letter of the categories that count; None for all.
+    """
+
+    kind: Literal["precision", "recall"]
+    thresholds: tuple[int, ...] = _ALL
+    area: str = "all"
+    limit: int = 100
+    frequency: str | None = None
+
+
+_LVIS_LIMIT = 300
+AP_NUMBERS: dict[str, ApNumber] = {
+    "ap": ApNumber("precision"),
+    "ap50": ApNumber("precision", (0,)),
+    "ap75": ApNumber("precision", (5,)),
+    **{f"ap_{area}": ApNumber("precision", area=area) for area in AREAS[1:]},
+    **{f"ar{count}": ApNumber("recall", limit=count) for count in (1, 10, 100)},
+    **{f"ar_{area}": ApNumber("recall", area=area) for area in AREAS[1:]},
+    "AP": ApNumber("precision", limit=_LVIS_LIMIT),
+    "AP50": ApNumber("precision", (0,), limit=_LVIS_LIMIT),
+    "AP75": ApNumber("precision", (5,), limit=_LVIS_LIMIT),
+    **{f"AP{one}": ApNumber("precision", area=area, limit=_LVIS_LIMIT) for one, area in _LETTERS.items()},
+    **{f"AP{one}": ApNumber("precision", limit=_LVIS_LIMIT, frequency=one) for one in "rcf"},
+    "AR@300": ApNumber("recall", limit=_LVIS_LIMIT),
+    **{f"AR{one}@300": ApNumber("recall", area=area, limit=_LVIS_LIMIT) for one, area in _LETTERS.items()},
 }
-"""COCOeval's numbers: precision or recall, IoU thresholds, area range, detections an image."""
+"""COCOeval's numbers in small letters, the LVIS API's in its own spelling."""
 
 _RECALLS = np.linspace(0.0, 1.0, 101)
 _CHUNK = 250
@@ -31,7 +60,7 @@ _CHUNK = 250
 
 @dataclass(frozen=True)
 class ApSamples:
-    """One of COCOeval's numbers by image.
+    """One of COCOeval's or LVIS's numbers by image.
 
     Attributes:
         table: The matches.
@@ -61,27 +90,31 @@ class ApSamples:
 
     def _chunk(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
         """The number for weights [N, B]."""
-        kind, thresholds, area, limit = AP_NUMBERS[self.number]
-        table = self.table
+        asked, table = AP_NUMBERS[self.number], self.table
+        area = AREAS.index(asked.area)
         total, present = np.zeros(columns.shape[1]), np.zeros(columns.shape[1])
         starts = np.searchsorted(table.categories, np.arange(table.num_categories + 1))
+        score = _precision if asked.kind == "precision" else _recall
         for category in range(table.num_categories):
+            if asked.frequency and (
+                table.frequencies is None or table.frequencies[category] != asked.frequency
+            ):
+                continue
             mine = (table.truth_categories == category) & (table.truth_counts[area] > 0)
             objects = table.truth_counts[area, mine].astype(np.float64) @ columns[table.truth_images[mine]]
             if not mine.any():
                 continue
             rows = np.arange(starts[category], starts[category + 1])
-            rows = rows[table.ranks[rows] < limit]
-            score = _precision if kind == "precision" else _recall
+            rows = rows[table.ranks[rows] < asked.limit]
             values = np.zeros(columns.shape[1])
-            for threshold in thresholds:
+            for threshold in asked.thresholds:
                 bit = np.uint16(1 << threshold)
                 kept = rows[(table.ignored[area, rows] & bit) == 0]
                 hits = (table.matched[area, kept] & bit) != 0
                 values += score(table.images[kept], hits, columns, objects)
             # A category without objects in a resample has no value there.
             counted = objects > 0
-            total += np.where(counted, values / len(thresholds), 0.0)
+            total += np.where(counted, values / len(asked.thresholds), 0.0)
             present += counted
         return np.divide(total, present, out=np.full(len(total), np.nan), where=present > 0)
 

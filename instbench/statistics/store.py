@@ -58,7 +58,9 @@ def write_samples(path: Path, image_keys: Sequence[str], metrics: Mapping[str, S
             place = tables.setdefault(id(samples.table), len(tables))
             facts["metrics"][name] = {"kind": "ap", "table": place, "number": samples.number}
             for field in fields(MatchTable):
-                arrays[f"table{place}.{field.name}"] = np.asarray(getattr(samples.table, field.name))
+                value = getattr(samples.table, field.name)
+                if value is not None:
+                    arrays[f"table{place}.{field.name}"] = np.asarray(value)
     arrays["facts"] = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
     with atomic_path(path) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
@@ -115,7 +117,8 @@ def _metrics(content: Any, entries: Mapping[str, Any], num_images: int) -> dict[
 
 
 def _table(content: Any, place: int) -> MatchTable:
-    arrays = {field.name: content[f"table{place}.{field.name}"] for field in fields(MatchTable)}
+    names = [field.name for field in fields(MatchTable) if f"table{place}.{field.name}" in content]
+    arrays = {name: content[f"table{place}.{name}"] for name in names}
     arrays["num_categories"] = int(arrays["num_categories"])
     table = MatchTable(**arrays)
     for images in (table.images, table.truth_images):

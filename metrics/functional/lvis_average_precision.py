@@ -11,8 +11,8 @@ compare with; Gupta et al. 2019, section 4.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from metrics.functional.average_precision import prepare_pair
 from metrics.functional.coco_data import CocoSource, DetectionSource, load_ground_truth, read_ground_truth
 from metrics.functional.detection_table import DetectionTable, detection_table
+from metrics.functional.match_table import ImageMatches, MatchTable, gather_matches, pack_bits
 from metrics.functional.regions import IouType, pairwise_iou
 
 __all__ = ["LVIS_STATS", "LvisResult", "evaluate_lvis_average_precision", "lvis_average_precision"]
@@ -61,6 +62,7 @@ class LvisResult:
         n_unscored: Annotations that are ignored, or left out because they have no area.
         n_detections: Detections that count somewhere.
         n_unjudged: Detections of categories that nobody looked for in their image, left out.
+        matches: Who matched whom, image by image.
     """
 
     values: dict[str, float | None]
@@ -70,6 +72,7 @@ class LvisResult:
     n_unscored: int
     n_detections: int
     n_unjudged: int
+    matches: MatchTable = field(repr=False, compare=False)
 
 
 def lvis_average_precision(
@@ -130,7 +133,7 @@ def evaluate_lvis_average_precision(
         order = np.argsort(-counted.scores[rows], kind="mergesort")
         rows = rows[order]
         accumulator.add(
-            key[1],
+            *key,
             _match(
                 annotated.get(key, []),
                 [shapes[row] for row in rows.tolist()],
@@ -155,6 +158,9 @@ def evaluate_lvis_average_precision(
         n_unscored=len(pair.ground_truth["annotations"]) - len(annotations) + ignored,
         n_detections=len(counted),
         n_unjudged=int((~judged).sum()),
+        matches=gather_matches(
+            accumulator.cells(), table.images, categories, [frequency[one] for one in categories]
+        ),
     )
 
 
@@ -168,12 +174,12 @@ def _federated(
     for image in content["images"]:
         if image["id"] not in wanted:
             continue
-        for field, table in (("neg_category_ids", absent), ("not_exhaustive_category_ids", partial)):
-            if not isinstance(image.get(field), list):
+        for key, table in (("neg_category_ids", absent), ("not_exhaustive_category_ids", partial)):
+            if not isinstance(image.get(key), list):
                 raise ValueError(
-                    f"{name}: image {image['id']}: field '{field}' is missing; give the LVIS annotations"
+                    f"{name}: image {image['id']}: field '{key}' is missing; give the LVIS annotations"
                 )
-            table[image["id"]] = frozenset(image[field])
+            table[image["id"]] = frozenset(image[key])
     frequency = {}
     for category in content["categories"]:
         if category.get("frequency") not in _FREQUENCIES:
@@ -299,10 +305,19 @@ class _Accumulator:
 
     def __init__(self, categories: Sequence[int]) -> None:
         self._categories = categories
-        self._parts: defaultdict[int, list[tuple[_Matches, NDArray[np.float64]]]] = defaultdict(list)
+        self._parts: defaultdict[int, list[tuple[int, _Matches, NDArray[np.float64]]]] = defaultdict(list)
 
-    def add(self, category: int, matches: _Matches, scores: NDArray[np.float64]) -> None:
-        self._parts[category].append((matches, scores))
+    def add(self, image: int, category: int, matches: _Matches, scores: NDArray[np.float64]) -> None:
+        self._parts[category].append((image, matches, scores))
+
+    def cells(self) -> Iterator[ImageMatches]:
+        """What was added, image by image."""
+        for category, parts in self._parts.items():
+            for image, one, scores in parts:
+                counts = (~one.truth_ignored).sum(axis=-1).tolist()
+                yield ImageMatches(
+                    image, category, scores, pack_bits(one.matched), pack_bits(one.ignored), counts
+                )
 
     def curves(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Precision [thresholds, recalls, categories, areas] and recall [thresholds, categories, areas]; -1 empty."""
@@ -313,11 +328,11 @@ class _Accumulator:
             parts = self._parts.get(category, [])
             if not parts:
                 continue
-            scores = np.concatenate([values for _, values in parts])
+            scores = np.concatenate([values for *_, values in parts])
             order = np.argsort(-scores, kind="mergesort")
-            matched = np.concatenate([one.matched for one, _ in parts], axis=-1)[..., order]
-            ignored = np.concatenate([one.ignored for one, _ in parts], axis=-1)[..., order]
-            counts = sum((~one.truth_ignored).sum(axis=-1) for one, _ in parts)
+            matched = np.concatenate([one.matched for _, one, _ in parts], axis=-1)[..., order]
+            ignored = np.concatenate([one.ignored for _, one, _ in parts], axis=-1)[..., order]
+            counts = sum((~one.truth_ignored).sum(axis=-1) for _, one, _ in parts)
             for area in np.flatnonzero(counts):
                 right = np.cumsum(matched[area] & ~ignored[area], axis=-1, dtype=np.float64)
                 wrong = np.cumsum(~matched[area] & ~ignored[area], axis=-1, dtype=np.float64)

@@ -6,6 +6,7 @@ import pytest
 
 import metrics
 from instbench import api
+from instbench.statistics.store import read_samples
 from tests.instbench.fakes import FakeDetector, write_benchmark, write_coco
 
 NAMES = ("lvis_box_ap", "lvis_box_apr", "lvis_mask_ap")
@@ -50,6 +51,11 @@ def test_the_truth_says_where_categories_were_searched_for(tmp_path, fakes, monk
     assert rare.value == mask.value == pytest.approx(1.0)
     assert (rare.n_scored, rare.n_unscored) == (2, 3)
     assert rare.reasons == {"a category of another frequency": 3}
+    for record in (box, rare, mask):
+        assert record.ci95 is not None
+        assert record.ci95[0] < record.value == record.ci95[1]
+    samples = read_samples(tmp_path / "run" / "samples.npz").metrics
+    assert {name: one.value() for name, one in samples.items()} == pytest.approx(dict.fromkeys(NAMES, 1.0))
 
 
 def test_a_category_that_is_surely_absent_counts_against_the_model(tmp_path, fakes):

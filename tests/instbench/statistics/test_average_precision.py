@@ -1,20 +1,21 @@
-"""AP of resamples against COCOeval on the resampled images themselves."""
+"""AP of resamples against COCOeval and LVISEval on the resampled images themselves."""
 
 import numpy as np
 import pytest
 
 from instbench.statistics.average_precision import AP_NUMBERS, ApSamples
-from metrics import coco_average_precision
+from metrics import coco_average_precision, evaluate_lvis_average_precision
 from metrics.functional.match_table import match_table
+from tests.metrics.functional.test_lvis_average_precision import federated, reference
 
 IMAGES = 12
 
 
-def _pair(seed):
+def _pair(seed, categories=(3, 5)):
     rng = np.random.default_rng(seed)
     truth = {
         "images": [{"id": 10 + i, "width": 200, "height": 200} for i in range(IMAGES)],
-        "categories": [{"id": 3, "name": "a"}, {"id": 5, "name": "b"}],
+        "categories": [{"id": one, "name": f"class {one}"} for one in categories],
         "annotations": [],
     }
     found = []
@@ -22,7 +23,7 @@ def _pair(seed):
         for _ in range(rng.integers(0, 5)):
             x, y, w, h = (*rng.uniform(0, 80, 2), *rng.uniform(8, 110, 2))
             number = len(truth["annotations"]) + 1
-            category = int(rng.choice([3, 5]))
+            category = int(rng.choice(categories))
             truth["annotations"].append(
                 {
                     "id": number,
@@ -38,7 +39,7 @@ def _pair(seed):
                 found.append(
                     {
                         "image_id": image["id"],
-                        "category_id": category if rng.random() < 0.8 else int(rng.choice([3, 5])),
+                        "category_id": category if rng.random() < 0.8 else int(rng.choice(categories)),
                         "bbox": [x + dx, y + dy, w * rng.uniform(0.7, 1.3), h * rng.uniform(0.7, 1.3)],
                         "score": float(rng.uniform(0, 1)),
                     }
@@ -60,21 +61,56 @@ def _drawn(truth, found, counts):
     return {**truth, "images": images, "annotations": annotations}, detections
 
 
-COCO_NAMES = {name: name.upper() for name in AP_NUMBERS}
+COCO = [name for name in AP_NUMBERS if name.islower()]
+LVIS = [name for name in AP_NUMBERS if not name.islower()]
+
+
+def _weights(seed):
+    rng = np.random.default_rng(100 + seed)
+    drawn = (rng.multinomial(IMAGES, [1 / IMAGES] * IMAGES) for _ in range(4))
+    return np.stack([np.ones(IMAGES), *drawn]).astype(np.float32)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_equal_to_cocoeval_on_the_images_as_they_are_and_on_resamples(seed):
     truth, found = _pair(seed)
     table = match_table(truth, found)
-    rng = np.random.default_rng(100 + seed)
-    weights = np.stack([np.ones(IMAGES), *(rng.multinomial(IMAGES, [1 / IMAGES] * IMAGES) for _ in range(4))])
-    for counts in weights:
+    for counts in _weights(seed):
         expected = coco_average_precision(*_drawn(truth, found, counts), "bbox")
-        for number in AP_NUMBERS:
-            ours = ApSamples(table, number).resampled(counts[None].astype(np.float32))[0]
+        for number in COCO:
+            ours = ApSamples(table, number).resampled(counts[None])[0]
             theirs = expected[number]
             assert np.isnan(ours) if theirs < 0 else ours == pytest.approx(theirs, abs=1e-9), number
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_equal_to_the_lvis_api_on_the_images_as_they_are_and_on_resamples(seed):
+    truth, found = _pair(seed, categories=(3, 5, 8, 9))
+    truth["images"].reverse()  # ties and columns must not hang on the order of the file
+    for category, frequency in zip(federated(truth, seed)["categories"], "rcfr", strict=True):
+        category["frequency"] = frequency
+    result = evaluate_lvis_average_precision(truth, found)
+    for number in LVIS:
+        value = ApSamples(result.matches, number).value()
+        assert value == pytest.approx(result.values[number], abs=1e-9), number
+    for counts in _weights(seed):
+        expected = reference(*_drawn(truth, found, counts), "bbox")
+        assert set(expected) == set(LVIS)
+        for number, theirs in expected.items():
+            ours = ApSamples(result.matches, number).resampled(counts[None])[0]
+            assert np.isnan(ours) if theirs < 0 else ours == pytest.approx(theirs, abs=1e-9), number
+
+
+def test_equal_scores_stand_in_the_order_of_image_ids():
+    truth, found = _pair(2)
+    truth["images"].reverse()
+    for one in found:
+        one["score"] = round(one["score"], 1)
+    expected = coco_average_precision(truth, found, "bbox")
+    for number in COCO:
+        assert ApSamples(match_table(truth, found), number).value() == pytest.approx(
+            expected[number], abs=1e-9
+        )
 
 
 def test_nothing_found_is_zero_and_nothing_asked_is_no_number():
