@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from instbench.errors import InputError
+from instbench.execution.executor import Answers
 from instbench.generators.base import GeneratedImage, GenerationRequest, Generator
 from instbench.progress import track
 from instbench.runs.store import RunFolder
@@ -42,7 +43,11 @@ def pending_requests(folder: RunFolder, requests: Sequence[GenerationRequest]) -
 
 
 def generate_images(
-    folder: RunFolder, generator: Generator, requests: Sequence[GenerationRequest], batch_size: int
+    folder: RunFolder,
+    generator: Generator,
+    requests: Sequence[GenerationRequest],
+    batch_size: int,
+    answers: Answers | None = None,
 ) -> GenerationSummary:
     """Makes and stores the missing images, each written as soon as it is done.
 
@@ -51,6 +56,7 @@ def generate_images(
         generator: Makes the images.
         requests: All requests of the run.
         batch_size: Requests per generator call; halved when memory runs out.
+        answers: Who makes the images in place of the generator; None for this process.
 
     Returns:
         Counts and the keys that failed.
@@ -65,9 +71,13 @@ def generate_images(
     summary = GenerationSummary(made=0, kept=len(requests) - len(pending), failed=[])
     if not pending:
         return summary
-    runner = _Batches(generator, batch_size, succeeded=summary.kept)
+    made = (
+        answers(pending, summary.kept)
+        if answers
+        else _Batches(generator, batch_size, summary.kept).run(pending)
+    )
     last = time.monotonic()
-    for request, answer in track(runner.run(pending), description="generate", total=len(pending)):
+    for request, answer in track(made, description="generate", total=len(pending)):
         now = time.monotonic()
         entry = {"image_key": request.layout.image_key, "seed": request.seed, "seconds": round(now - last, 4)}
         last = now

@@ -1,4 +1,4 @@
-"""The local executor: the stages of a plan, one after the other, in this process."""
+"""The stages of a plan, one after the other; the networks work in this process or where an executor has them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from pydantic import ValidationError
 
 from instbench.benchmarks.schema import Benchmark
 from instbench.errors import InputError
-from instbench.execution.catalog import asked_attributes, replace_evaluators
+from instbench.execution.catalog import replace_evaluators
+from instbench.execution.executor import Executor
 from instbench.execution.generate import generate_images
 from instbench.execution.layouts import layouts_sha256
+from instbench.execution.look import Look
 from instbench.execution.observe import Observations, observe_images
 from instbench.execution.plan import Plan, make_requests
 from instbench.execution.score import score_run
@@ -91,6 +93,7 @@ def execute(
     fresh: bool = False,
     score: bool = True,
     shard: Shard | None = None,
+    executor: Executor | None = None,
 ) -> RunOutcome:
     """Runs a plan in a folder; a second call with the same plan continues.
 
@@ -101,6 +104,7 @@ def execute(
         fresh: Start again: delete the files of the run that is in the folder.
         score: Also observe and score; False stops after the images.
         shard: Make and observe only this part of the images, and do not score; `merge_shards` does.
+        executor: Where the networks work; None for this process.
 
     Returns:
         The outcome.
@@ -118,6 +122,7 @@ def execute(
         record = _check_same(run, plan, shard) or _new_record(plan, shard)
         run.prepare()
         before, record.status, record.error = record.status, "started", None
+        record.environment["executor"] = {"kind": "local"} if executor is None else executor.facts()
         _save(run, record)
         with _recorded(run, record):
             with _timed(record, "plan"):
@@ -131,19 +136,23 @@ def execute(
                 absent &= {one.layout.image_key for one in asked}
             requests = [one for one in asked if one.layout.image_key not in absent]
             with _timed(record, "generate"):
-                made = generate_images(run, plan.generator, requests, session.images_per_call())
+                answers = None if executor is None else executor.answers(plan)
+                made = generate_images(
+                    run, plan.generator, requests, session.images_per_call(), answers=answers
+                )
             record.counts = {
                 "images": len(asked),
                 "images_failed": len(made.failed),
                 "images_missing": len(absent),
             }
             results = None
+            look = None if executor is None else executor.look(plan)
             if score and shard is not None:
                 own = {one.layout.image_key for one in asked}
-                _observe(run, record, plan.benchmark, plan.layouts, plan.evaluators, only=own)
+                _observe(run, record, plan.benchmark, plan.layouts, plan.evaluators, only=own, look=look)
             elif score:
                 results = _observe_and_score(
-                    run, record, plan.benchmark, plan.layouts, plan.evaluators, session
+                    run, record, plan.benchmark, plan.layouts, plan.evaluators, session, look=look
                 )
         failed = tuple(made.failed)
         if failed:
@@ -216,19 +225,10 @@ def _observe(
     layouts: tuple[Layout, ...],
     evaluators: Evaluators,
     only: Collection[str] | None = None,
+    look: Look | None = None,
 ) -> Observations:
     with _timed(record, "observe"):
-        return observe_images(
-            run,
-            layouts,
-            evaluators,
-            canvas_size=benchmark.canvas_size,
-            attributes=asked_attributes(benchmark),
-            published=benchmark.edition == "paper",
-            file_format=benchmark.file_format,
-            captions=any(metric.name == "clip_score" for metric in benchmark.metrics),
-            only=only,
-        )
+        return observe_images(run, benchmark, layouts, evaluators, only=only, look=look)
 
 
 def _observe_and_score(
@@ -238,8 +238,9 @@ def _observe_and_score(
     layouts: tuple[Layout, ...],
     evaluators: Evaluators,
     session: Session,
+    look: Look | None = None,
 ) -> ResultsRecord:
-    observations = _observe(run, record, benchmark, layouts, evaluators)
+    observations = _observe(run, record, benchmark, layouts, evaluators, look=look)
     with _timed(record, "score"):
         return score_run(run, record, benchmark, layouts, observations, evaluators, session)
 
@@ -264,7 +265,8 @@ def _now() -> str:
 
 
 def _save(run: RunFolder, record: RunRecord) -> None:
-    record.versions, record.environment = package_versions(), machine()
+    executor = record.environment.get("executor", {"kind": "local"})
+    record.versions, record.environment = package_versions(), {**machine(), "executor": executor}
     record.updated_at = _now()
     run.write_run(record)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from instbench import api
 from instbench.errors import InputError
-from instbench.execution.observe import jpeg_copy
+from instbench.execution.look import jpeg_copy
 from metrics import points_in_mask
 from tests.instbench.fakes import FakeDetector, FakeGenerator, write_benchmark, write_coco
 
