@@ -377,7 +377,7 @@ def score_images(
 
 
 def compare(
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Sequence[str | Path]],
     *,
     labels: Sequence[str] | None = None,
     baseline: int = 0,
@@ -387,8 +387,9 @@ def compare(
     """Compares runs on the same layouts, seeds and evaluators.
 
     Args:
-        paths: Run folders; or folders of runs, which are then compared benchmark by benchmark.
-        labels: Names, one per path; None takes the models'.
+        paths: Run folders; or folders of runs, which are then compared benchmark by benchmark. A list of them in
+            place of one: runs of one model that differ in the seed alone, which count as repeats.
+        labels: Names, one per model; None takes the generators'.
         baseline: Which one the others are compared with.
         slices: Also compare every number in every bin.
         objects: Also compare means over objects that the benchmark does not list.
@@ -399,22 +400,13 @@ def compare(
     Raises:
         InputError: If runs differ in more than the model; says in what.
     """
+    from instbench.statistics.compared import by_benchmark
     from instbench.statistics.comparison import compare_runs
 
     options: dict[str, Any] = {"labels": labels, "baseline": baseline, "slices": slices, "objects": objects}
-    groups = [find_runs(path) for path in paths]
-    if all(len(group) == 1 for group in groups):
-        return [compare_runs([group[0] for group in groups], **options)]
-    by_name: list[dict[str, Path]] = []
-    for path, group in zip(paths, groups, strict=True):
-        named = {RunFolder(folder).read_run().benchmark["name"]: folder for folder in group}
-        if len(named) != len(group):
-            raise InputError(f"{path}: has two runs of one benchmark; give the run folders themselves")
-        by_name.append(named)
-    shared = [name for name in by_name[0] if all(name in one for one in by_name)]
-    if not shared:
-        raise InputError("compare: the folders have no benchmark in common; see run.json of each run")
-    return [compare_runs([one[name] for one in by_name], **options) for name in shared]
+    groups = [[path] if isinstance(path, str | Path) else list(path) for path in paths]
+    found = [[find_runs(path) for path in group] for group in groups]
+    return [compare_runs(models, **options) for models in by_benchmark(found)]
 
 
 def convert(

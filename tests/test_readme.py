@@ -155,6 +155,10 @@ def test_run_commands_run(workplace: Path) -> None:
     call("instbench report runs/try")
     call("instbench compare runs/try runs/floor --win-rate")
     assert (workplace / "runs" / "try" / "report.html").is_file()
+    [repeats] = fenced("bash", (ROOT / "docs" / "statistics.md").read_text(encoding="utf-8"))
+    for command in repeats.splitlines():
+        short = ("--limit", "2", "--num-inference-steps", "2") if " run " in command else ()
+        call(re.sub(r"--limit \d+", "", command), *short)
     call("instbench score runs/try/images --benchmark shapes-box --limit 2 --name mine -o runs/elsewhere")
     for name in ("try", "floor", "ceiling", "elsewhere", "mine", "grey"):
         assert (workplace / "runs" / name / "results.json").is_file()

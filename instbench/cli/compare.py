@@ -21,15 +21,31 @@ def register(subparsers: Any) -> None:
         "compare",
         help="runs side by side: differences with intervals and p values",
         description="Compares runs on the same layouts, seeds and evaluators. Folders of runs are compared benchmark "
-        "by benchmark. Runs that differ in more than the model are refused.",
+        "by benchmark. RUN,RUN,... are runs of one model with several seeds, which count as repeats. Runs that differ "
+        "in more than the model are refused.",
     )
-    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="run folder, or folder of runs")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN[,RUN...]",
+        help="run folder, or folder of runs; with commas: repeats of one model that differ in the seed",
+    )
     parser.add_argument("--baseline", type=int, default=0, metavar="N", help="number of the baseline, from 0")
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="names, one per RUN")
     parser.add_argument("--slices", action="store_true", help="also every number in every bin")
     parser.add_argument("--win-rate", action="store_true", help="on how many images a run does better")
     parser.add_argument("--format", choices=_FORMATS, default="table")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of printing")
+
+
+def _repeats(text: str) -> list[Path]:
+    """The folders of one model; a comma parts them, unless a folder has that name."""
+    from instbench.errors import InputError
+
+    names = [text] if Path(text).exists() else text.split(",")
+    if not all(names):
+        raise InputError(f"{text}: a run is missing beside a comma; write RUN,RUN")
+    return [Path(name) for name in names]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +56,11 @@ def run(args: argparse.Namespace) -> int:
     from instbench.runs.atomic import write_bytes
 
     comparisons = compare(
-        args.runs, labels=args.labels, baseline=args.baseline, slices=args.slices, objects=args.win_rate
+        [_repeats(text) for text in args.runs],
+        labels=args.labels,
+        baseline=args.baseline,
+        slices=args.slices,
+        objects=args.win_rate,
     )
     if args.format == "table":
         if args.output is not None:

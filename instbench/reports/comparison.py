@@ -80,7 +80,10 @@ def _grid(comparison: Comparison, win_rate: bool) -> tuple[list[str], list[list[
 
 def _title(comparison: Comparison) -> str:
     name = f"{comparison.benchmark} v{comparison.benchmark_version} {comparison.edition}"
-    return f"{name}, {comparison.num_images} layouts, baseline {comparison.labels[comparison.baseline]}"
+    seeds = comparison.seeds
+    repeats = f" x {len(seeds)} repeats (seeds {', '.join(map(str, seeds))})" if len(seeds) > 1 else ""
+    baseline = comparison.labels[comparison.baseline]
+    return f"{name}, {comparison.num_images} layouts{repeats}, baseline {baseline}"
 
 
 def comparison_terminal(comparison: Comparison, *, win_rate: bool = False) -> Table:
@@ -108,6 +111,7 @@ def _csv(comparisons: Sequence[Comparison], win_rate: bool) -> str:
         "benchmark",
         "version",
         "edition",
+        "repeats",
         "metric",
         "slice",
         "bin",
@@ -123,8 +127,15 @@ def _csv(comparisons: Sequence[Comparison], win_rate: bool) -> str:
             for label, estimate, group, difference, wins in zip(
                 one.labels, row.estimates, row.groups, row.differences, row.win_rates, strict=True
             ):
-                cells: list[object] = [one.benchmark, one.benchmark_version, one.edition, row.metric]
-                cells += [row.slice, row.bin, label, estimate.value, *(estimate.ci95 or (None, None))]
+                cells: list[object] = [one.benchmark, one.benchmark_version, one.edition, len(one.seeds)]
+                cells += [
+                    row.metric,
+                    row.slice,
+                    row.bin,
+                    label,
+                    estimate.value,
+                    *(estimate.ci95 or (None, None)),
+                ]
                 cells += [estimate.n_scored, group]
                 if difference is None:
                     cells += [None] * 5

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from instbench.errors import InputError
 from instbench.execution.slices import slice_samples, value_samples
-from instbench.runs.identity import identity_differences
-from instbench.runs.records import ResultsRecord, RunRecord
-from instbench.runs.store import RunFolder
+from instbench.statistics.compared import ComparedModel, model_labels, read_models
 from instbench.statistics.intervals import (
     PairedDifference,
     holm,
@@ -26,15 +22,10 @@ from instbench.statistics.intervals import (
 from instbench.statistics.ranks import rank_groups
 from instbench.statistics.resampling import resample_weights
 from instbench.statistics.samples import RatioSamples, Samples
-from instbench.statistics.store import read_samples
 
 __all__ = ["Comparison", "ComparisonRow", "Difference", "Estimate", "WinRate", "compare_runs"]
 
 SIGNIFICANT = 0.05
-_MUST_AGREE = (
-    *("benchmark", "benchmark_version", "edition", "protocol_sha256", "dataset", "layouts_sha256"),
-    *("layouts_count", "conditions", "canvas_size", "seed", "evaluators"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +118,7 @@ class Comparison:
         benchmark_version: Its version.
         edition: "strict" or "paper".
         num_images: Layouts.
+        seeds: Seeds of the repeats of each layout; one where every layout was drawn once.
         rows: The numbers, then those of the slices.
     """
 
@@ -136,20 +128,12 @@ class Comparison:
     benchmark_version: int
     edition: str
     num_images: int
+    seeds: tuple[int, ...]
     rows: tuple[ComparisonRow, ...]
 
 
-@dataclass(frozen=True)
-class _Run:
-    folder: Path
-    record: RunRecord
-    results: ResultsRecord
-    keys: tuple[str, ...]
-    metrics: Mapping[str, Samples]
-
-
 def compare_runs(
-    folders: Sequence[Path],
+    folders: Sequence[Path | Sequence[Path]],
     *,
     labels: Sequence[str] | None = None,
     baseline: int = 0,
@@ -159,101 +143,68 @@ def compare_runs(
     """Compares runs on the same layouts, seeds and evaluators.
 
     Args:
-        folders: Run folders, at least two.
+        folders: Run folders, at least two; or in place of one, the folders of several runs of one model that differ
+            in the seed alone, which count as repeats.
         labels: Names; None takes the models', with the folders' where they would repeat.
-        baseline: Which run the others are compared with.
+        baseline: Which model the others are compared with.
         slices: Also compare every number in every bin.
         objects: Also compare means over objects that the benchmark does not list; unlike AP, every image has them.
 
     Raises:
-        InputError: If a run is not scored, or they differ in benchmark, edition, layouts, evaluators or seed; says in
-            what.
+        InputError: If a run is not scored, or they differ in benchmark, edition, layouts, evaluators or seeds; says
+            in what.
     """
     if len(folders) < 2:
         raise InputError("compare: one run given; give two or more")
     if not 0 <= baseline < len(folders):
         raise InputError(f"--baseline {baseline}: there are {len(folders)} runs, numbered from 0")
-    runs = [_read(folder) for folder in folders]
-    for run in runs[1:]:
-        _check_comparable(runs[0], run)
-    names = _labels(runs, labels)
-    weights = resample_weights(len(runs[0].keys))
+    models = read_models([[one] if isinstance(one, Path) else list(one) for one in folders])
+    first = models[0].runs[0]
+    weights = resample_weights(len(first.keys))
     family: list[Judged] = []
-    for metric, record in runs[0].results.metrics.items():
-        estimates = []
-        for run in runs:
-            one = run.results.metrics.get(metric)
-            estimates.append(
-                Estimate(None, None, 0) if one is None else Estimate(one.value, one.ci95, one.n_scored)
+    for metric, record in first.results.metrics.items():
+        samples = [model.samples(metric) for model in models]
+        estimates = tuple(
+            _metric_estimate(model, metric, one, weights) for model, one in zip(models, samples, strict=True)
+        )
+        unit, better = record.unit, record.higher_is_better
+        family.append(
+            (
+                ComparisonRow(first.results.benchmark, metric, unit, better, None, None, estimates, (), ()),
+                samples,
             )
-        benchmark, unit, better = runs[0].results.benchmark, record.unit, record.higher_is_better
-        row = ComparisonRow(benchmark, metric, unit, better, None, None, tuple(estimates), (), ())
-        family.append((row, [run.metrics.get(metric) for run in runs]))
+        )
     if objects:
-        family += _object_rows(runs, weights)
+        family += _object_rows(models, weights)
     rows = _judged(family, weights, baseline)
     if slices:
-        rows += _slice_rows(runs, weights, baseline)
-    first = runs[0].results
+        rows += _slice_rows(models, weights, baseline)
     return Comparison(
-        names,
-        baseline,
-        first.benchmark,
-        first.benchmark_version,
-        first.edition,
-        len(runs[0].keys),
-        tuple(rows),
+        labels=model_labels(models, labels),
+        baseline=baseline,
+        benchmark=first.results.benchmark,
+        benchmark_version=first.results.benchmark_version,
+        edition=first.results.edition,
+        num_images=len(first.keys),
+        seeds=models[0].seeds,
+        rows=tuple(rows),
     )
 
 
-def _read(folder: Path) -> _Run:
-    run = RunFolder(folder)
-    record = run.read_run()
-    if not run.results_json.is_file():
-        raise InputError(f"{folder}: is not scored yet; run `instbench score {folder}`")
-    results = run.read_results()
-    if results.identity_sha256 != record.identity_sha256:
-        raise InputError(f"{folder}: results.json is of another run than run.json; score it again")
-    samples = read_samples(run.samples_npz)
-    return _Run(folder, record, results, samples.image_keys, samples.metrics)
-
-
-def _check_comparable(first: _Run, other: _Run) -> None:
-    mine, theirs = ({name: run.record.identity.get(name) for name in _MUST_AGREE} for run in (first, other))
-    differing = identity_differences(mine, theirs)
-    if differing:
-        listed = "; ".join(
-            f"{one.field} ({_short(one.theirs)} and {_short(one.ours)})" for one in differing[:6]
-        )
-        more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
-        raise InputError(
-            f"{first.folder} and {other.folder} cannot be compared; they differ in {listed}{more}"
-        )
-    if first.keys != other.keys:
-        raise InputError(
-            f"{first.folder} and {other.folder}: samples.npz is of other layouts; score them again"
-        )
-
-
-def _short(value: object) -> str:
-    text = "none" if value is None else str(value)
-    return text if len(text) <= 24 else f"{text[:12]}…"
-
-
-def _labels(runs: Sequence[_Run], labels: Sequence[str] | None) -> tuple[str, ...]:
-    if labels is not None:
-        if len(labels) != len(runs) or len(set(labels)) != len(runs):
-            raise InputError(f"--labels: give {len(runs)} different names")
-        return tuple(labels)
-    names = [run.record.model for run in runs]
-    if len(set(names)) < len(names):
-        names = [
-            f"{name} ({run.folder.parent.name}/{run.folder.name})"
-            for name, run in zip(names, runs, strict=True)
-        ]
-    if len(set(names)) < len(names):
-        names = [f"{number}: {name}" for number, name in enumerate(names, 1)]
-    return tuple(names)
+def _metric_estimate(
+    model: ComparedModel, metric: str, samples: Samples | None, weights: NDArray[np.float32]
+) -> Estimate:
+    """The number of a run as it stands in its results; of several repeats their common one."""
+    records = [run.results.metrics.get(metric) for run in model.runs]
+    known = [record for record in records if record is not None and record.value is not None]
+    if len(known) < len(records):
+        return Estimate(None, None, 0)
+    count = sum(record.n_scored for record in known)
+    if len(known) == 1:
+        return Estimate(known[0].value, known[0].ci95, count)
+    if samples is None:
+        return Estimate(float(np.mean([record.value for record in known])), None, count)
+    return Estimate(samples.value(), interval(samples, weights, fraction=known[0].unit == "fraction"), count)
 
 
 Judged = tuple[ComparisonRow, Sequence[Samples | None]]
@@ -310,39 +261,35 @@ def _win_rate(row: ComparisonRow, baseline: Samples | None, run: Samples | None)
     return WinRate(wins, ties, losses, rate, wilson_interval(rate, len(change)))
 
 
-def _object_tables(runs: Sequence[_Run]) -> list[list[dict[str, Any]]]:
-    """The rows per requested object of each run."""
-    return [pq.read_table(RunFolder(run.folder).instances_parquet).to_pylist() for run in runs]
-
-
 def _estimated(samples: Samples | None, weights: NDArray[np.float32]) -> Estimate:
     if not isinstance(samples, RatioSamples):
         return Estimate(None, None, 0)
     return Estimate(samples.value(), interval(samples, weights), int(samples.counts.sum()))
 
 
-def _object_rows(runs: Sequence[_Run], weights: NDArray[np.float32]) -> list[Judged]:
+def _object_rows(models: Sequence[ComparedModel], weights: NDArray[np.float32]) -> list[Judged]:
     """Means over objects that the benchmark does not list, such as the IoU of boxes; images have them, AP they lack."""
-    tables = [value_samples(rows, run.keys) for rows, run in zip(_object_tables(runs), runs, strict=True)]
-    listed = runs[0].results.metrics
-    result: list[Judged] = []
+    tables = [model.object_samples(value_samples) for model in models]
+    results = models[0].runs[0].results
+    family: list[Judged] = []
     for name in tables[0]:
-        if name not in listed:
+        if name not in results.metrics:
             samples = [table.get(name) for table in tables]
             estimates = tuple(_estimated(one, weights) for one in samples)
-            benchmark = runs[0].results.benchmark
-            row = ComparisonRow(benchmark, name, "fraction", True, None, None, estimates, (), ())
-            result.append((row, samples))
-    return result
+            row = ComparisonRow(results.benchmark, name, "fraction", True, None, None, estimates, (), ())
+            family.append((row, samples))
+    return family
 
 
-def _slice_rows(runs: Sequence[_Run], weights: NDArray[np.float32], baseline: int) -> list[ComparisonRow]:
-    tables = [slice_samples(rows, run.keys) for rows, run in zip(_object_tables(runs), runs, strict=True)]
+def _slice_rows(
+    models: Sequence[ComparedModel], weights: NDArray[np.float32], baseline: int
+) -> list[ComparisonRow]:
+    tables = [model.object_samples(slice_samples) for model in models]
+    benchmark = models[0].runs[0].results.benchmark
     family: list[Judged] = []
     for name, slice_name, label in tables[baseline]:
         samples = [table.get((name, slice_name, label)) for table in tables]
         estimates = tuple(_estimated(one, weights) for one in samples)
-        benchmark = runs[0].results.benchmark
         row = ComparisonRow(benchmark, name, "fraction", True, slice_name, label, estimates, (), ())
         family.append((row, samples))
     return _judged(family, weights, baseline)

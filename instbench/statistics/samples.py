@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["InfluenceSamples", "RatioSamples", "Samples"]
+__all__ = ["InfluenceSamples", "MeanSamples", "RatioSamples", "Samples", "pool_repeats"]
 
 
 class Samples(Protocol):
@@ -109,3 +109,59 @@ class InfluenceSamples:
         """The expansion in each resample."""
         result: NDArray[np.float64] = self.point + (weights @ self.influences) / weights.sum(axis=1)
         return result
+
+
+@dataclass(frozen=True)
+class MeanSamples:
+    """The mean of a number over repeats of the same images, such as AP of runs with several seeds.
+
+    Attributes:
+        repeats: The number by image in each repeat; an image of a resample is drawn in all of them.
+    """
+
+    repeats: tuple[Samples, ...]
+
+    @property
+    def num_images(self) -> int:
+        """Number of images, each counted once."""
+        return self.repeats[0].num_images
+
+    def value(self) -> float | None:
+        """The mean; None where a repeat has no number."""
+        values = [value for one in self.repeats if (value := one.value()) is not None]
+        return float(np.mean(values)) if len(values) == len(self.repeats) else None
+
+    def resampled(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The mean in each resample."""
+        result: NDArray[np.float64] = np.mean([one.resampled(weights) for one in self.repeats], axis=0)
+        return result
+
+
+def pool_repeats(repeats: Sequence[Samples | None]) -> Samples | None:
+    """A number of several repeats of the same images as one; the images stay the units.
+
+    Means over objects become the mean over the objects of all repeats. Other numbers (AP, distances) are no means of
+    objects; they become the mean of the repeats' numbers.
+
+    Args:
+        repeats: The number by image in each repeat, images in the same order.
+
+    Returns:
+        The common number; None where a repeat lacks it.
+    """
+    known = [one for one in repeats if one is not None]
+    if not known or len(known) < len(repeats):
+        return None
+    if len(known) == 1:
+        return known[0]
+    ratios = [one for one in known if isinstance(one, RatioSamples)]
+    if len(ratios) == len(known):
+        return RatioSamples(
+            np.sum([one.sums for one in ratios], axis=0), np.sum([one.counts for one in ratios], axis=0)
+        )
+    smooth = [one for one in known if isinstance(one, InfluenceSamples)]
+    if len(smooth) == len(known):  # the influence on a mean is the mean of the influences
+        return InfluenceSamples(
+            float(np.mean([one.point for one in smooth])), np.mean([one.influences for one in smooth], axis=0)
+        )
+    return MeanSamples(tuple(known))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from instbench.statistics.average_precision import AP_NUMBERS, ApSamples
+from instbench.statistics.samples import pool_repeats
 from metrics import coco_average_precision, evaluate_lvis_average_precision
 from metrics.functional.match_table import match_table
 from tests.metrics.functional.test_lvis_average_precision import federated, reference
@@ -99,6 +100,16 @@ def test_equal_to_the_lvis_api_on_the_images_as_they_are_and_on_resamples(seed):
         for number, theirs in expected.items():
             ours = ApSamples(result.matches, number).resampled(counts[None])[0]
             assert np.isnan(ours) if theirs < 0 else ours == pytest.approx(theirs, abs=1e-9), number
+
+
+def test_repeats_of_an_image_are_drawn_together():
+    (truth, found), rng = _pair(1), np.random.default_rng(7)
+    repeats = [found, [{**one, "score": float(rng.random())} for one in found]]
+    pooled = pool_repeats([ApSamples(match_table(truth, one), "ap") for one in repeats])
+    for counts in _weights(1):
+        expected = [coco_average_precision(*_drawn(truth, one, counts), "bbox")["ap"] for one in repeats]
+        assert expected[0] != expected[1]
+        assert pooled.resampled(counts[None])[0] == pytest.approx(np.mean(expected), abs=1e-9)
 
 
 def test_equal_scores_stand_in_the_order_of_image_ids():

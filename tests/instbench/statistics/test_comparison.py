@@ -128,3 +128,99 @@ def test_damaged_samples_are_named(runs, tmp_path):
     (other / "samples.npz").unlink()
     with pytest.raises(InputError, match="score it again"):
         compare_runs([runs[0], other])
+
+
+def _with(source, target, *, metrics=None, **identity):
+    """A copy of a run with another identity, and other samples of some numbers."""
+    shutil.copytree(source, target)
+    content = json.loads((target / "run.json").read_text())
+    content["identity"] |= identity
+    (target / "run.json").write_text(json.dumps(content))
+    if metrics:
+        folder = RunFolder(target)
+        samples = read_samples(folder.samples_npz)
+        write_samples(folder.samples_npz, samples.image_keys, {**samples.metrics, **metrics})
+        results = folder.read_results()
+        for name, one in metrics.items():
+            results.metrics[name].value = one.value()
+        folder.write_results(results)
+    return target
+
+
+@pytest.fixture(scope="module")
+def repeats(runs, tmp_path_factory):
+    """Two models with two repeats each; the mask IoU of the second model differs between its seeds."""
+    root = tmp_path_factory.mktemp("repeats")
+    counts = read_samples(runs[0] / "samples.npz").metrics["mask_iou"].counts
+    half = RatioSamples(counts * [0.0, 1.0, 0.5, 0.5, 1.0, 0.0], counts)
+    return (
+        [runs[0], _with(runs[0], root / "a1", seed=1)],
+        [runs[1], _with(runs[1], root / "b1", seed=1, metrics={"mask_iou": half})],
+    )
+
+
+def test_runs_that_differ_in_the_seed_alone_are_repeats_of_one_model(runs, repeats):
+    once = compare_runs(list(runs), slices=True, objects=True)
+    comparison = compare_runs([list(reversed(group)) for group in repeats], slices=True, objects=True)
+    assert (once.seeds, comparison.seeds, comparison.num_images) == ((0,), (0, 1), 6)
+    assert [row.metric for row in comparison.rows] == [row.metric for row in once.rows]
+    rows, single = ({row.metric: row for row in one.rows if row.slice is None} for one in (comparison, once))
+    numbers = [RunFolder(folder).read_results().metrics["mask_iou"].value for folder in repeats[1]]
+    assert rows["mask_iou"].estimates[1].value == pytest.approx(np.mean(numbers))
+    assert rows["mask_iou"].estimates[1].n_scored == 2 * single["mask_iou"].estimates[1].n_scored
+    assert rows["mask_iou"].win_rates[1].losses + rows["mask_iou"].win_rates[1].ties == 6
+    # The same run twice tells nothing new: copies of a run leave numbers and intervals as they are.
+    for name in ("box_ap", "mask_iou", "fid", "box_iou"):
+        if name in rows:
+            assert rows[name].estimates[0].value == pytest.approx(single[name].estimates[0].value, abs=1e-9)
+            assert rows[name].estimates[0].ci95 == pytest.approx(single[name].estimates[0].ci95, abs=1e-9)
+
+
+def test_repeats_are_named_in_every_format(repeats):
+    comparison = compare_runs(repeats)
+    words = "6 layouts x 2 repeats (seeds 0, 1)"
+    for name in ("markdown", "latex", "html"):
+        assert words in write_comparison([comparison], name), name
+    assert json.loads(write_comparison([comparison], "json"))[0]["seeds"] == [0, 1]
+    lines = csv.DictReader(io.StringIO(write_comparison([comparison], "csv")))
+    assert {line["repeats"] for line in lines} == {"2"}
+
+
+def test_the_command_line_takes_repeats_with_commas(repeats, tmp_path, capsys, monkeypatch):
+    a, b = (",".join(map(str, group)) for group in repeats)
+    assert main(["compare", a, b]) == 0
+    assert "2 repeats" in capsys.readouterr().out
+    assert main(["compare", a]) == 2
+    assert main(["compare", f"{a},", b]) == 2
+    assert "a run is missing beside a comma" in capsys.readouterr().err
+    shutil.copytree(repeats[0][0], tmp_path / "one,two")
+    monkeypatch.chdir(tmp_path)
+    assert main(["compare", "one,two", str(repeats[1][0])]) == 0
+    assert "repeats" not in capsys.readouterr().out
+
+
+def test_groups_that_are_no_repeats_are_refused(runs, repeats, tmp_path):
+    other = _with(runs[0], tmp_path / "other", seed=1, sampling={"alpha": 0.5})
+    with pytest.raises(InputError, match=r"no repeats of one model; besides the seed they differ in .*alpha"):
+        compare_runs([[runs[0], other], repeats[1]])
+    copy = _with(runs[0], tmp_path / "copy")
+    with pytest.raises(InputError, match="have the same seed 0; repeats need a seed each"):
+        compare_runs([[runs[0], copy], repeats[1]])
+    with pytest.raises(InputError, match=r"they differ in seeds \(0, 1 and 0\)"):
+        compare_runs([repeats[0], runs[1]])
+    third = _with(runs[1], tmp_path / "third", seed=2)
+    with pytest.raises(InputError, match=r"they differ in seeds \(0, 1 and 0, 2\)"):
+        api.compare([repeats[0], [str(runs[1]), third]])
+
+
+def test_repeats_in_folders_of_runs_are_matched_by_benchmark(repeats, tmp_path):
+    for number, group in enumerate(zip(*repeats, strict=True)):
+        for name, folder in zip("ab", group, strict=True):
+            shutil.copytree(folder, tmp_path / f"{name}{number}" / "real")
+            record = json.loads((folder / "run.json").read_text())
+            record["benchmark"]["name"] = "unshared" + name
+            shutil.copytree(folder, tmp_path / f"{name}{number}" / "z")
+            (tmp_path / f"{name}{number}" / "z" / "run.json").write_text(json.dumps(record))
+    paths = [[tmp_path / f"{name}{number}" for number in (0, 1)] for name in "ab"]
+    [comparison] = api.compare(paths)
+    assert (comparison.benchmark, comparison.seeds) == ("shapes-real", (0, 1))

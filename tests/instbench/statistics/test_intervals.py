@@ -10,7 +10,7 @@ from instbench.statistics.distances import frechet_samples, kernel_samples
 from instbench.statistics.intervals import holm, interval, paired_difference, wilson_interval
 from instbench.statistics.ranks import rank_groups
 from instbench.statistics.resampling import resample_weights
-from instbench.statistics.samples import InfluenceSamples, RatioSamples
+from instbench.statistics.samples import InfluenceSamples, MeanSamples, RatioSamples, pool_repeats
 from metrics import frechet_from_features, kernel_distance
 
 
@@ -106,6 +106,80 @@ def test_repeats_of_a_layout_are_one_cluster():
     honest, naive = interval(repeated, together, fraction=False), interval(repeated, fraction=False)
     assert honest[1] - honest[0] == pytest.approx(2 * (naive[1] - naive[0]), rel=0.15)
     assert np.array_equal(together[:, 0], together[:, 3])
+
+
+def _repeated(rng, num_images, shifts, repeats=3):
+    """Hits of models on the same images in several repeats: the image's difficulty is in all of them."""
+    counts = rng.integers(1, 7, num_images)
+    difficulty = 1.2 * rng.normal(size=num_images)
+    return [
+        [
+            RatioSamples(rng.binomial(counts, chance).astype(float), counts.astype(float))
+            for chance in stats.norm.cdf(shift + difficulty + 0.5 * rng.normal(size=(repeats, num_images)))
+        ]
+        for shift in shifts
+    ]
+
+
+def test_coverage_with_repeats_as_clusters_and_without():
+    weights, rng = resample_weights(120), np.random.default_rng(8)
+    truth = stats.norm.cdf(0.6 / np.sqrt(1 + 1.2**2 + 0.5**2))
+    honest, naive = [], []
+    apart = resample_weights(360)
+    for _ in range(1000):
+        [runs] = _repeated(rng, 120, (0.6,))
+        low, high = interval(pool_repeats(runs), weights)
+        honest.append(low <= truth <= high)
+        independent = RatioSamples(
+            np.concatenate([one.sums for one in runs]), np.concatenate([one.counts for one in runs])
+        )
+        low, high = interval(independent, apart)
+        naive.append(low <= truth <= high)
+    assert 0.93 <= np.mean(honest) <= 0.97
+    assert np.mean(naive) < 0.85
+
+
+def test_coverage_and_size_of_paired_differences_with_repeats():
+    weights, rng = resample_weights(120), np.random.default_rng(9)
+    spread = np.sqrt(1 + 1.2**2 + 0.5**2)
+    truth = stats.norm.cdf(0.7 / spread) - stats.norm.cdf(0.4 / spread)
+    covered, rejected = [], []
+    for _ in range(1000):
+        first, second, same = (pool_repeats(runs) for runs in _repeated(rng, 120, (0.4, 0.7, 0.4)))
+        found = paired_difference(first, second, weights)
+        covered.append(found.ci95[0] <= truth <= found.ci95[1])
+        rejected.append(paired_difference(first, same, weights).p_value < 0.05)
+    assert 0.93 <= np.mean(covered) <= 0.97
+    assert 0.03 <= np.mean(rejected) <= 0.07
+
+
+def test_numbers_that_are_no_means_of_objects_are_averaged_over_repeats():
+    made = [_features(np.random.default_rng(seed), 300)[0] for seed in (10, 11, 12)]
+    real = _features(np.random.default_rng(10), 300)[1]
+    present = np.ones(300, dtype=bool)
+    distance = [frechet_from_features(one, real).value for one in made]
+    each = [frechet_samples(point, one, real, present) for point, one in zip(distance, made, strict=True)]
+    pooled = pool_repeats(each)
+    assert pooled.value() == pytest.approx(np.mean(distance))
+    jackknife = np.array(
+        [
+            np.mean(
+                [
+                    frechet_from_features(np.delete(one, i, axis=0), np.delete(real, i, axis=0)).value
+                    for one in made
+                ]
+            )
+            for i in range(60)
+        ]
+    )
+    expected = 299 * (np.mean(distance) - jackknife)
+    assert np.corrcoef(expected, pooled.influences[:60])[0, 1] > 0.99
+    mixed = pool_repeats([each[0], RatioSamples(np.ones(300), np.ones(300))])
+    assert isinstance(mixed, MeanSamples)
+    weights = resample_weights(300, 5)
+    assert mixed.resampled(weights) == pytest.approx((each[0].resampled(weights) + 1) / 2)
+    assert pool_repeats([each[0], None]) is None
+    assert MeanSamples((each[0], RatioSamples(np.zeros(300), np.zeros(300)))).value() is None
 
 
 def _features(rng, count):

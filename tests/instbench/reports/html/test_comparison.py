@@ -53,7 +53,7 @@ def test_paired_intervals_stand_beside_the_difference(
         (None, difference),
         ("a", "b"),
     )
-    found = comparison.Comparison(("good", "worse"), 0, "synthetic-box", 1, "strict", 6, (row,))
+    found = comparison.Comparison(("good", "worse"), 0, "synthetic-box", 1, "strict", 6, (0,), (row,))
     monkeypatch.setattr(comparison, "compare_runs", lambda *_, **__: found)
     text = build_comparison(*runs, tmp_path / "both.html").read_text(encoding="utf-8")
     assert re.search(r">-0\.133<.{0,40}>-0\.200 to -0\.050<.{0,40}>0\.02<", text)
