@@ -85,8 +85,9 @@ def generate_images(
             summary.failed.append(request.layout.image_key)
             folder.log_image({**entry, "error": f"{type(answer).__name__}: {answer}"})
             continue
-        folder.write_image(request.layout.image_key, answer.image)
+        # The line first: an image that is there is never made again, and so could not get its line later.
         folder.log_image({**entry, "info": dict(answer.info)})
+        folder.write_image(request.layout.image_key, answer.image)
         summary.made += 1
     return summary
 

@@ -25,6 +25,7 @@ from instbench.execution.score import score_run
 from instbench.execution.session import Evaluators, Session
 from instbench.execution.shards import Shard
 from instbench.layouts.types import Layout
+from instbench.runs.atomic import make_folder
 from instbench.runs.environment import machine, package_versions
 from instbench.runs.identity import IdentityV1
 from instbench.runs.lock import RunLock
@@ -115,7 +116,7 @@ def execute(
     """
     run = RunFolder(folder)
     run.check_usable()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with RunLock(folder):
         if fresh:
             run.clear()

@@ -11,7 +11,7 @@ from instbench.errors import InputError
 from instbench.execution.local import RunOutcome, read_asked, read_layouts, rescore
 from instbench.execution.session import Session
 from instbench.layouts.serialization import write_jsonl
-from instbench.runs.atomic import sha256_bytes, sha256_file, write_bytes
+from instbench.runs.atomic import make_folder, sha256_bytes, sha256_file, write_bytes
 from instbench.runs.identity import identity_differences
 from instbench.runs.lock import LOCK_NAME, RunLock, read_owner
 from instbench.runs.records import RunRecord
@@ -59,7 +59,7 @@ def merge_shards(shards: Sequence[Path], output: Path, session: Session) -> RunO
     keys = [layout.image_key for layout in layouts]
     size = read_asked(parts[0].folder, record)[1].canvas_size
     sources = _sources(parts, keys, size)
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     with RunLock(output):
         _check_target(run, record)
         run.prepare()

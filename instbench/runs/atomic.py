@@ -12,18 +12,27 @@ from pathlib import Path
 from typing import Any
 
 __all__ = ["TEMPORARY_PREFIX", "atomic_path", "canonical_json", "sha256_bytes", "sha256_file", "write_bytes"]
-__all__ += ["append_line", "remove_temporary", "write_json"]
+__all__ += ["append_line", "make_folder", "remove_temporary", "sync_folder", "write_json"]
 
 TEMPORARY_PREFIX = ".tmp-"
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Puts the names in a folder on the disk: a power cut takes none of them, and brings no deleted one back."""
     with contextlib.suppress(OSError):  # some file systems have no folder sync
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, and puts their names on the disk; one that is there is left alone."""
+    missing = [folder, *(parent for parent in folder.parents if not parent.exists())]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync_folder(made.parent)
 
 
 @contextlib.contextmanager
@@ -46,7 +55,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -64,13 +73,16 @@ def write_json(path: Path, value: Any) -> None:
 def append_line(path: Path, line: str) -> None:
     """Appends one line and syncs it; a line torn by a crash is closed first, and the reader's to skip."""
     with path.open("a+b") as stream:
-        if stream.tell() > 0:
+        is_new = stream.tell() == 0
+        if not is_new:
             stream.seek(-1, os.SEEK_END)
             if stream.read(1) != b"\n":
                 stream.write(b"\n")
         stream.write(line.encode() + b"\n")
         stream.flush()
         os.fsync(stream.fileno())
+    if is_new:
+        sync_folder(path.parent)
 
 
 def remove_temporary(folder: Path) -> None:

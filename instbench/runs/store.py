@@ -17,7 +17,9 @@ from instbench.errors import InputError
 from instbench.runs.atomic import (
     TEMPORARY_PREFIX,
     append_line,
+    make_folder,
     remove_temporary,
+    sync_folder,
     write_bytes,
     write_json,
 )
@@ -83,7 +85,7 @@ class RunFolder:
     def prepare(self) -> None:
         """Makes the folders and removes what an interrupted write left."""
         for folder in (self.root, self.images, self.observations):
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             remove_temporary(folder)
 
     def check_identity(self, ours: Mapping[str, Any]) -> RunRecord | None:
@@ -119,6 +121,7 @@ class RunFolder:
             for path in folder.iterdir():
                 if path.is_file() and pattern.fullmatch(path.name):
                     path.unlink()
+            sync_folder(folder)
         shutil.rmtree(self.observations / "parts", ignore_errors=True)
         for name in reversed(_FILES):
             (self.root / name).unlink(missing_ok=True)

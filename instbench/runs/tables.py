@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from instbench.runs.atomic import atomic_path, canonical_json, remove_temporary
+from instbench.runs.atomic import atomic_path, canonical_json, make_folder, remove_temporary
 
 __all__ = ["ObservationTable", "join_tables", "write_table"]
 
@@ -73,7 +73,7 @@ class ObservationTable:
         """Writes the rows added since the last flush as a part file."""
         if not self._fresh:
             return
-        self.parts.mkdir(exist_ok=True)
+        make_folder(self.parts)
         taken = {path.name for path in self.parts.glob(f"{self.name}-*.parquet")}
         while f"{self.name}-{self._part_count:05d}.parquet" in taken:
             self._part_count += 1

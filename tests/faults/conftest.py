@@ -26,8 +26,15 @@ def data_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _COUNTS:
-        lost = _COUNTS["lost"]
-        named = ", ".join(f"{number} {kind}" for kind, number in sorted(_COUNTS.items()) if kind != "lost")
-        tried = sum(_COUNTS.values()) - lost
-        terminalreporter.write_line(f"faults: {tried} cases ({named}); lost: {lost or 'nothing'}")
+    if not _COUNTS:
+        return
+    named = ", ".join(f"{number} {kind}" for kind, number in sorted(_COUNTS.items()) if kind != "lost")
+    lost = [str(_COUNTS["lost"])] if _COUNTS["lost"] else []
+    # A test that fails before it can count what is gone must not read as if nothing were.
+    if failed := sum(len(terminalreporter.getreports(kind)) for kind in ("failed", "error")):
+        lost.append(f"see the {failed} failures")
+    terminalreporter.write_line(
+        f"faults: {sum(_COUNTS.values()) - _COUNTS['lost']} cases ({named}); lost: {', '.join(lost) or 'nothing'}"
+    )
+    for report in terminalreporter.getreports("skipped"):
+        terminalreporter.write_line(f"faults: not tried here: {report.nodeid.rpartition('::')[2]}")

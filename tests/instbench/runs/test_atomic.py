@@ -9,6 +9,7 @@ from instbench.runs.atomic import (
     append_line,
     atomic_path,
     canonical_json,
+    make_folder,
     remove_temporary,
     write_bytes,
     write_json,
@@ -61,3 +62,16 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text(max_size=8), json_values))
 def test_canonical_json_ignores_the_order_of_keys(value):
     assert canonical_json(dict(reversed(list(value.items())))) == canonical_json(value)
+
+
+def test_folders_are_made_with_all_above_them_and_left_alone_if_there(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "a" / "b" / "file").write_text("kept")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "kept"
+
+
+def test_a_file_in_the_way_of_a_folder_is_an_error_of_the_disk(tmp_path):
+    (tmp_path / "a").write_text("a file")
+    with pytest.raises(OSError, match="a"):
+        make_folder(tmp_path / "a" / "b")
