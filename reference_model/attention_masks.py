@@ -11,7 +11,7 @@ from torch import Tensor
 __all__ = ["MODES", "box_masks", "build_attention_masks", "level_sizes"]
 
 MODES = ("none", "published", "correct")
-NUM_FORMATS = 4
+TOKENS_PER_SLOT = 4
 
 
 def level_sizes(height: int, width: int, levels: int) -> list[tuple[int, int]]:
@@ -74,14 +74,14 @@ def _published(flat: Tensor, segment_tokens: int) -> Tensor:
     return allowed | (flat.sum(dim=(1, 2)) == 0).view(-1, 1, 1)
 
 
-def _correct(flat: Tensor, present: Tensor, segment_tokens: int) -> Tensor:
+def _correct(flat: Tensor, present: Tensor, segment_tokens: int, tokens_per_slot: int) -> Tensor:
     inside = flat.transpose(1, 2) > 0
     background = ~inside.any(dim=-1, keepdim=True)
     visual = _shares_instance(flat) | background
     visual = visual | torch.eye(flat.shape[-1], dtype=torch.bool, device=flat.device)
     own = inside & present.unsqueeze(1)
     segments = inside.new_ones((*inside.shape[:2], segment_tokens))
-    return torch.cat((visual, *[own] * NUM_FORMATS, segments), dim=-1)
+    return torch.cat((visual, *[own] * tokens_per_slot, segments), dim=-1)
 
 
 def build_attention_masks(
@@ -92,6 +92,7 @@ def build_attention_masks(
     segment_tokens: int,
     token_mask: Tensor | None = None,
     keep: Sequence[str] = ("box", "point", "scribble", "mask"),
+    tokens_per_slot: int = TOKENS_PER_SLOT,
 ) -> dict[int, Tensor]:
     """Builds the boolean attention masks of one batch, once for all layers and steps.
 
@@ -118,13 +119,15 @@ def build_attention_masks(
         segment_tokens: Number of segment tokens.
         token_mask: `[B, N]` 1 for filled slots; None takes the slots whose mask is not empty.
         keep: Kept formats, used by `"published"` alone.
+        tokens_per_slot: Grounding tokens of one instance; `"published"` knows four alone.
 
     Returns:
-        Bool masks `[B, 1, h * w, h * w + 4 * N + segment_tokens]` (True = may see) keyed by `h * w`. Levels
-        without an entry are not masked.
+        Bool masks `[B, 1, h * w, h * w + tokens_per_slot * N + segment_tokens]` (True = may see) keyed by `h * w`.
+        Levels without an entry are not masked.
 
     Raises:
-        ValueError: If the mode is unknown or the masks do not have the size of the first level.
+        ValueError: If the mode is unknown or not made for these tokens, or the masks do not have the size of the
+            first level.
     """
     if mode not in MODES:
         raise ValueError(f"masked_attention: unknown mode {mode!r}; choose from {', '.join(MODES)}")
@@ -135,11 +138,15 @@ def build_attention_masks(
         raise ValueError(f"instance_masks: shape {tuple(instance_masks.shape)}, expected {expected}")
     binary = (instance_masks > 0).float()
     if mode == "published":
+        if tokens_per_slot != TOKENS_PER_SLOT:
+            raise ValueError(
+                f"masked_attention: 'published' is for {TOKENS_PER_SLOT} tokens per slot, these are {tokens_per_slot}"
+            )
         allowed = _published(binary.flatten(2), segment_tokens)
         return {allowed.shape[1]: allowed.unsqueeze(1)}
     present = binary.flatten(2).any(dim=-1) if token_mask is None else token_mask > 0
     masks = {}
     for height, width in sizes:
         flat = F.adaptive_max_pool2d(binary, (height, width)).flatten(2)
-        masks[height * width] = _correct(flat, present, segment_tokens).unsqueeze(1)
+        masks[height * width] = _correct(flat, present, segment_tokens, tokens_per_slot).unsqueeze(1)
     return masks

@@ -27,6 +27,7 @@ class BoxTokens(GLIGENTextBoundingboxProjection):
     """
 
     num_segment_tokens = 0
+    tokens_per_slot = 1
 
     def __init__(
         self, in_dim: int, out_dim: int, *, max_instances: int = 30, num_fourier_freqs: int = 8

@@ -80,6 +80,7 @@ class InstanceUNet(UNet2DConditionModel):
             when nothing else says which formats the tokens hold.
         grounding_net: `unifusion`, or `gligen`: diffusers' own box tokens of GLIGEN, which take the number of
             slots, frequencies and sizes of these arguments and leave the rest of UniFusion's aside.
+        joint_tokens: See `UniFusion`.
 
     Raises:
         ValueError: If a block type or mode is not one of those above.
@@ -128,6 +129,7 @@ class InstanceUNet(UNet2DConditionModel):
         local_mask_radius: dict[str, float] | None = None,
         grounding_keep: Sequence[str] = FORMATS,
         grounding_net: str = "unifusion",
+        joint_tokens: bool = False,
     ) -> None:
         self._check_choices(down_block_types, mid_block_type, up_block_types, masked_attention, grounding_net)
         # The parent registers its own arguments too; they would be unknown when the config is read again.
@@ -181,6 +183,7 @@ class InstanceUNet(UNet2DConditionModel):
                 segment_size=segment_size,
                 convnext_depths=convnext_depths,
                 convnext_widths=convnext_widths,
+                joint_tokens=joint_tokens,
             )
         for name, block in list(self.named_modules()):
             if isinstance(block, BasicTransformerBlock):
@@ -356,6 +359,7 @@ class InstanceUNet(UNet2DConditionModel):
                 segment_tokens=self.position_net.num_segment_tokens,
                 token_mask=token_mask,
                 keep=resolve_keep(tuple(keep or ())),
+                tokens_per_slot=self.position_net.tokens_per_slot,
             )
         projected = {}
         if project:

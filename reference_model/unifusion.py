@@ -73,6 +73,8 @@ class UniFusion(nn.Module):
         segment_size: Side in pixels to which masks are resized for the ConvNeXt; a multiple of 64.
         convnext_depths: Blocks per stage, or None for a model without segment tokens.
         convnext_widths: Channels per stage, or None likewise.
+        joint_tokens: One token per slot that reads all four formats together, in place of one token per format; what
+            the paper compares its separate tokens with. Segment tokens stay.
 
     Raises:
         ValueError: If `segment_size` is not a multiple of 64 or only one of the ConvNeXt sizes is given.
@@ -91,9 +93,11 @@ class UniFusion(nn.Module):
         segment_size: int = 512,
         convnext_depths: Sequence[int] | None = (3, 3, 9, 3),
         convnext_widths: Sequence[int] | None = (96, 192, 384, 768),
+        joint_tokens: bool = False,
     ) -> None:
         super().__init__()
         self.in_dim = in_dim
+        self.joint_tokens = joint_tokens
         self.max_instances = max_instances
         self.num_fourier_freqs = num_fourier_freqs
         self.segment_size = segment_size
@@ -107,8 +111,12 @@ class UniFusion(nn.Module):
         self.null_positive_feature = nn.Parameter(torch.zeros(in_dim))
         for name, count in self.coordinates.items():
             features = 2 * num_fourier_freqs * count
-            self.linears_list.append(_tokenizer(in_dim + features, mid_dim, out_dim))
+            if not joint_tokens:
+                self.linears_list.append(_tokenizer(in_dim + features, mid_dim, out_dim))
             self.register_parameter(_NULL_NAMES[name], nn.Parameter(torch.zeros(features)))
+        if joint_tokens:
+            features = 2 * num_fourier_freqs * sum(self.coordinates.values())
+            self.linears_list.append(_tokenizer(in_dim + features, mid_dim, out_dim))
 
         if (convnext_depths is None) != (convnext_widths is None):
             raise ValueError("UniFusion: give convnext_depths and convnext_widths together, or neither")
@@ -125,9 +133,14 @@ class UniFusion(nn.Module):
             self.linears_list.append(_tokenizer(width, mid_dim, out_dim))
 
     @property
+    def tokens_per_slot(self) -> int:
+        """Tokens of one instance: one per format, or one for all."""
+        return 1 if self.joint_tokens else len(FORMATS)
+
+    @property
     def num_tokens(self) -> int:
         """Number of tokens per image."""
-        return len(FORMATS) * self.max_instances + self.num_segment_tokens
+        return self.tokens_per_slot * self.max_instances + self.num_segment_tokens
 
     def forward(
         self,
@@ -182,17 +195,22 @@ class UniFusion(nn.Module):
         filled = masks.unsqueeze(-1).to(dtype)
         phrases = positive_embeddings.to(dtype) * filled + (1 - filled) * self.null_positive_feature
 
+        features = {
+            name: self._features(name, location, filled, format_masks)
+            for name, location in locations.items()
+            if name in kept and location is not None
+        }
         tokens = []
-        for tokenizer, (name, location) in zip(self.linears_list, locations.items(), strict=False):
-            if name not in kept or location is None:
-                tokens.append(self._null_tokens(tokenizer, phrases, getattr(self, _NULL_NAMES[name])))
-                continue
-            present = self._presence(name, location, filled, format_masks)
-            # The angles reach 75 radians, too much for half precision.
-            exact = location.to(torch.promote_types(location.dtype, torch.float32))
-            features = fourier_embed(exact, self.num_fourier_freqs).to(dtype)
-            features = features * present + (1 - present) * getattr(self, _NULL_NAMES[name])
-            tokens.append(tokenizer(torch.cat((phrases, features), dim=-1)))
+        if self.joint_tokens:
+            nulls = {name: getattr(self, _NULL_NAMES[name]).expand(*masks.shape, -1) for name in FORMATS}
+            together = [phrases, *(features.get(name, nulls[name]) for name in FORMATS)]
+            tokens.append(self.linears_list[0](torch.cat(together, dim=-1)))
+        else:
+            for tokenizer, name in zip(self.linears_list, FORMATS, strict=False):
+                if name in features:
+                    tokens.append(tokenizer(torch.cat((phrases, features[name]), dim=-1)))
+                else:
+                    tokens.append(self._null_tokens(tokenizer, phrases, getattr(self, _NULL_NAMES[name])))
         if self.num_segment_tokens:
             if segs is not None and format_masks is not None and "mask" in format_masks:
                 segs = segs * format_masks["mask"].to(filled.dtype)[..., None, None]
@@ -213,6 +231,16 @@ class UniFusion(nn.Module):
             expected = (*slots, self.coordinates[name])
             if location is not None and location.shape != expected:
                 raise ValueError(f"{name} coordinates: shape {tuple(location.shape)}, expected {expected}")
+
+    def _features(
+        self, name: str, location: Tensor, filled: Tensor, format_masks: Mapping[str, Tensor] | None
+    ) -> Tensor:
+        """Fourier features `[B, N, F]` of a kept format, its null where it is absent."""
+        present = self._presence(name, location, filled, format_masks)
+        # The angles reach 75 radians, too much for half precision.
+        exact = location.to(torch.promote_types(location.dtype, torch.float32))
+        features = fourier_embed(exact, self.num_fourier_freqs).to(filled.dtype)
+        return features * present + (1 - present) * getattr(self, _NULL_NAMES[name])
 
     @staticmethod
     def _presence(

@@ -24,7 +24,13 @@ def register(subparsers: Any) -> None:
         "--question",
         nargs="+",
         metavar="NAME",
-        help="formats, hybrid, scaleu, masked-attention, alpha, mis (default: all)",
+        help="formats, hybrid, scaleu, masked-attention, alpha, mis; with --trained also trained-without, tokens",
+    )
+    parser.add_argument(
+        "--trained",
+        type=Path,
+        metavar="DIR",
+        help="folder of variants with weights of their own",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N layouts of each run")
     parser.add_argument("--seed", type=int, default=defaults.SEED, metavar="S")
@@ -39,9 +45,14 @@ def run(args: argparse.Namespace) -> int:
     from instbench.execution.ablation_questions import choose_questions
     from instbench.reports.ablation import ablation_markdown, write_answers
 
-    questions = choose_questions(args.question)
+    questions = choose_questions(args.question, args.trained)
     session = AblationSession(device=args.device, dtype=args.dtype, batch_size=args.batch_size)
-    options = {"limit": args.limit, "seed": args.seed, "num_inference_steps": args.num_inference_steps}
+    options = {
+        "limit": args.limit,
+        "seed": args.seed,
+        "num_inference_steps": args.num_inference_steps,
+        "trained": args.trained,
+    }
     if args.dry_run:
         folders = set()
         for question in questions:

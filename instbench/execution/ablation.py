@@ -117,6 +117,7 @@ def plan_ablation(
     limit: int | None = None,
     seed: int = defaults.SEED,
     num_inference_steps: int | None = None,
+    trained: Path | None = None,
 ) -> Iterator[tuple[Measure, Variant, Plan, Path]]:
     """Plans the runs of a question, without writing anything.
 
@@ -127,6 +128,7 @@ def plan_ablation(
         limit: First so many layouts.
         seed: Every image's seed is derived from this one.
         num_inference_steps: Sampler steps; None takes the checkpoint's.
+        trained: Folder of trained variants, for questions about them; checked by `choose_questions`.
 
     Yields:
         Measure, variant, plan and folder of each run.
@@ -139,6 +141,7 @@ def plan_ablation(
             plan = make_plan(
                 find_benchmark(measure.benchmark),
                 session,
+                checkpoint=trained / variant.trained if trained and variant.trained else None,
                 settings=settings,
                 name=f"{defaults.MODEL} ({variant.name})",
             )
@@ -153,6 +156,7 @@ def answer(
     limit: int | None = None,
     seed: int = defaults.SEED,
     num_inference_steps: int | None = None,
+    trained: Path | None = None,
 ) -> Answer:
     """Runs what a question asks for; a second call in the same folder continues. See `plan_ablation`.
 
@@ -163,6 +167,7 @@ def answer(
         InputError: If a folder holds another run.
     """
     options: dict[str, Any] = {"limit": limit, "seed": seed, "num_inference_steps": num_inference_steps}
+    options["trained"] = trained
     plans = list(plan_ablation(question, output, session, **options))
     for _, _, plan, folder in plans:
         check_folder(plan, folder)

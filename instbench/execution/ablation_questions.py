@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from instbench.benchmarks import Benchmark, load_benchmark
 from instbench.benchmarks.schema import MetricSpec
@@ -50,9 +51,18 @@ class Question:
     variants: tuple[Variant, ...]
     measures: tuple[Measure, ...]
 
+    @property
+    def needs_training(self) -> bool:
+        """Whether its variants have weights of their own, which do not ship."""
+        return any(variant.trained for variant in self.variants)
+
 
 def _shown(name: str, label: str, *formats: Condition) -> Variant:
     return Variant(name, label, shown=frozenset(formats))
+
+
+def _trained(name: str, label: str) -> Variant:
+    return Variant(name, label, trained=name)
 
 
 _ALL = Variant("default", "all formats")
@@ -124,23 +134,61 @@ QUESTIONS = (
         ),
         (Measure("shapes-texture", ("box_ap50", "texture_accuracy", "texture_leakage")),),
     ),
+    Question(
+        "trained-without",
+        "What if a part had been missing while the model went on learning?",
+        (
+            _trained("control", "nothing missing"),
+            _trained("no-scaleu", "no ScaleU"),
+            _trained("no-masks", "no masked attention"),
+            _trained("boxes", "no format but boxes"),
+        ),
+        (
+            Measure("shapes-box", ("box_ap", "box_ap50", "fid")),
+            Measure("shapes-texture", ("texture_accuracy", "texture_leakage")),
+        ),
+    ),
+    Question(
+        "tokens",
+        "One token per format and object, or one for all its formats together?",
+        (_trained("separate-tokens", "separate"), _trained("joint-tokens", "joint")),
+        (Measure(FORMATS_BENCHMARK, _LOCATION), Measure("shapes-box", ("box_ap", "box_ap50"))),
+    ),
 )
 
 
-def choose_questions(names: Iterable[str] | None) -> tuple[Question, ...]:
-    """Questions by name, in the order of `QUESTIONS`; None takes all.
+def choose_questions(names: Iterable[str] | None, trained: Path | None = None) -> tuple[Question, ...]:
+    """Questions by name, in the order of `QUESTIONS`.
+
+    Args:
+        names: The names; None takes all that can be asked.
+        trained: Folder of trained variants, None if there is none; then the questions about them cannot be asked.
 
     Raises:
-        InputError: If a name is unknown.
+        InputError: If a name is unknown, or a variant that it asks about is not in the folder.
     """
     known = {one.name: one for one in QUESTIONS}
-    if names is None:
-        return QUESTIONS
-    asked = list(names)
+    asked = list(known) if names is None else list(names)
     for name in asked:
         if name not in known:
             raise InputError(f"--question {name}: unknown; {did_you_mean(name, list(known))}")
-    return tuple(one for one in QUESTIONS if one.name in asked)
+    chosen = [one for one in QUESTIONS if one.name in asked]
+    if names is None and trained is None:
+        chosen = [one for one in chosen if not one.needs_training]
+    for question in chosen:
+        for variant in question.variants:
+            if not variant.trained:
+                continue
+            if trained is None:
+                raise InputError(
+                    f"--question {question.name}: asks about weights that do not ship; train them "
+                    "(docs/ablations.md) and give their folder with --trained"
+                )
+            if not (trained / variant.trained / "model_index.json").is_file():
+                raise InputError(
+                    f"--trained {trained}: holds no {variant.trained}/model_index.json; train it (docs/ablations.md)"
+                )
+    return tuple(chosen)
 
 
 def find_benchmark(name: str) -> Benchmark:

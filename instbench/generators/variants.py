@@ -38,6 +38,7 @@ class Variant:
         constants: (backbone, skip) factor per stage for "constants", see `reference_model.scaleu.FreeU`.
         masked_attention: Mode of the instance masks; None takes the checkpoint's.
         sampling: Sampling settings over the checkpoint's.
+        trained: Name of weights of its own (``python -m reference_model.training variants``), or "" for those in hand.
     """
 
     name: str
@@ -48,13 +49,14 @@ class Variant:
     constants: tuple[tuple[float, float], ...] = ()
     masked_attention: str | None = None
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
+    trained: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """What differs from the model as it is; sampling settings have their own place in an identity."""
+        """What differs from the model as it is; sampling settings and weights have their own place in an identity."""
         plain = asdict(Variant(self.name))
         changed = {key: value for key, value in asdict(self).items() if value != plain[key]}
-        changed.pop("label", None)
-        changed.pop("sampling", None)
+        for elsewhere in ("label", "sampling", "trained"):
+            changed.pop(elsewhere, None)
         if self.shown is not None:
             changed["shown"] = sorted(str(one) for one in self.shown)
         return changed

@@ -16,6 +16,7 @@ PARTS: dict[str, tuple[str, str, str]] = {
     "autoencoder": ("autoencoder", "main", "autoencoder of the folder's images"),
     "latents": ("latents", "main", "latents of the folder's images, cached once"),
     "unet": ("unet", "main", "grounded UNet"),
+    "variants": ("variants", "main", "variants of a pipeline's UNet, for ablations"),
     "pipeline": ("assemble", "main", "one pipeline folder from the trained parts"),
 }
 """Parts in the order of training: module, function, description."""

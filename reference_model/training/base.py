@@ -1,12 +1,14 @@
-"""Fine-tuning: the start from Stable Diffusion, and what stays as it is."""
+"""Fine-tuning: the start from Stable Diffusion or from weights of our own, and what stays as it is."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from reference_model.checkpoints.restricted import open_checkpoint
 from reference_model.checkpoints.tensors import CheckpointError, LazyTensor
@@ -17,12 +19,16 @@ __all__ = [
     "check_noise_schedule",
     "freeze_base",
     "load_segment_backbone",
+    "load_start",
     "unet_folder",
     "unet_from_base",
     "weights_sha256",
 ]
 
+logger = logging.getLogger(__name__)
+
 _CLASSIFIER = ("norm.", "head.")
+_GROUNDING = ("position_net.", "scaleu.")
 
 
 def unet_folder(base: Path) -> Path:
@@ -105,6 +111,54 @@ def unet_from_base(base: Path, recipe: UNetRecipe, context_dim: int) -> Instance
         )
     open_gates(unet, recipe.gate)
     return unet.train()
+
+
+def load_start(unet: InstanceUNet, folder: Path, anew: tuple[str, ...] = ()) -> list[str]:
+    """Starts from trained weights of an `InstanceUNet`; its grounding parts may be others than the network's.
+
+    UniFusion and ScaleU are left out where the network has none, and stay as they were initialised where the
+    folder has none.
+
+    Args:
+        unet: The network, changed in place.
+        folder: Folder of the UNet, as `save_pretrained` writes it.
+        anew: First words of the names of parameters that stay as they were initialised.
+
+    Returns:
+        Names of the parameters that start anew.
+
+    Raises:
+        ValueError: If the folder holds no such UNet, a tensor has another shape, or `anew` names nothing.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        raise ValueError(
+            f"{folder}: {len(files)} safetensors, expected 1; give the folder of one InstanceUNet"
+        )
+    try:
+        weights = load_file(files[0])
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{files[0]}: cannot be read ({reason}); give another folder") from None
+    own = unet.state_dict()
+    for prefix in anew:
+        if not any(name.startswith(prefix) for name in own):
+            raise ValueError(f"anew: no parameter is called {prefix}...; see InstanceUNet")
+    kept = {name: one for name, one in weights.items() if name in own and not name.startswith(anew)}
+    new = sorted(set(own) - set(kept))
+    left = sorted(name for name in set(weights) - set(own) if not name.startswith(anew))
+    strangers = [name for name in left if not name.startswith(_GROUNDING)]
+    lost = [name for name in new if not name.startswith((*_GROUNDING, *anew))]
+    wrong = [name for name, one in kept.items() if one.shape != own[name].shape]
+    if strangers or lost or wrong:
+        example = (strangers or lost or wrong)[0]
+        raise ValueError(
+            f"{files[0]}: not the weights of this network ({example}); take the recipe's own sizes, or name "
+            "what may differ with --set 'anew=[...]'"
+        )
+    unet.load_state_dict(kept, strict=False)
+    logger.info("%s: %d tensors start anew, %d are left out", folder, len(new), len(left))
+    return new
 
 
 def freeze_base(unet: InstanceUNet) -> list[str]:

@@ -67,6 +67,7 @@ class UNetRecipe:
         use_scaleu: Whether ScaleU is built in.
         grounding_keep: Formats that the model is built for.
         grounding_net: Where the tokens come from, ``"unifusion"`` or ``"gligen"``.
+        joint_tokens: Whether UniFusion makes one token per object for all formats together.
         autocast: Dtype of the matrix products (weights stay float32), or None. On CPUs with bfloat16
             units it is 1.4 times as fast here; without them it is far slower.
         rules: What samples show.
@@ -80,7 +81,9 @@ class UNetRecipe:
         stratified: Whether the time steps of a batch are spread evenly; else they are independent.
         ema_ramp: Whether the average forgets its start in the first steps; else its decay is constant.
         gradient_checkpointing: Compute activations again in the backward pass, to save memory.
-        base_sha256: Hash of the base's weights; measured, never set.
+        anew: Parts that start anew where training starts from trained weights; first words of parameter names,
+            such as ``"position_net"``.
+        base_sha256: Hash of the weights that training starts from; measured, never set.
     """
 
     steps: int = 4000
@@ -115,6 +118,7 @@ class UNetRecipe:
     use_scaleu: bool = True
     grounding_keep: tuple[str, ...] = ("box", "point", "scribble", "mask")
     grounding_net: str = "unifusion"
+    joint_tokens: bool = False
     autocast: str | None = "bfloat16"
     rules: Rules = field(default_factory=FormatRules)
     image_size: int | None = None
@@ -126,6 +130,7 @@ class UNetRecipe:
     stratified: bool = True
     ema_ramp: bool = True
     gradient_checkpointing: bool = False
+    anew: tuple[str, ...] = ()
     base_sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -253,6 +258,7 @@ def grounding_settings(recipe: UNetRecipe, context_dim: int) -> dict[str, Any]:
         "local_mask_radius": None if radius is None else {"point": radius[0], "scribble": radius[1]},
         "grounding_keep": recipe.grounding_keep,
         "grounding_net": recipe.grounding_net,
+        "joint_tokens": recipe.joint_tokens,
     }
 
 
@@ -266,7 +272,7 @@ def open_gates(unet: InstanceUNet, value: float) -> None:
 
 def learning_rate_factor(step: int, recipe: UNetRecipe) -> float:
     """Multiplier of the peak rate at a zero-based step."""
-    rise = min(1.0, (step + 1) / recipe.warmup)
+    rise = min(1.0, (step + 1) / max(1, recipe.warmup))
     fall = (recipe.steps - step) / recipe.cooldown if recipe.cooldown else 1.0
     return max(0.0, min(rise, fall))
 

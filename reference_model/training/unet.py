@@ -4,7 +4,8 @@ One process: ``python -m reference_model.training unet --data DIR …``; several
 ``ACCELERATE_USE_CPU=true torchrun --nproc-per-node 2 -m reference_model.training unet --data DIR …``.
 
 Without ``--base`` everything is trained from scratch. With it, training starts from a Stable Diffusion 1.x
-model. The recipe ``paper`` leaves its weights as they are: only UniFusion, the gated layers and ScaleU learn.
+model; with ``--init``, from a UNet that this part trained, also with grounding parts of another kind. The
+recipe ``paper`` leaves the base's weights as they are: only UniFusion, the gated layers and ScaleU learn.
 The schedule is warm-up, constant, linear cool-down. A run is resumed from its folder; the number of
 steps may be changed when resuming (longer or shorter), everything else must stay.
 """
@@ -25,6 +26,7 @@ from reference_model.training.base import (
     check_noise_schedule,
     freeze_base,
     load_segment_backbone,
+    load_start,
     unet_folder,
     unet_from_base,
     weights_sha256,
@@ -55,8 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--base", type=Path, help="Stable Diffusion 1.x pipeline (or UNet) folder to start from"
     )
+    parser.add_argument("--init", type=Path, help="folder of a trained InstanceUNet to start from")
     parser.add_argument("--text-encoder", type=Path, help="default: that of the base")
     parser.add_argument("--tokenizer", type=Path, help="default: that of the base")
+    parser.add_argument("--texts", type=Path, help="cache of text states; default: texts below the output")
     parser.add_argument(
         "--segment-backbone", type=Path, help="file of a trained ConvNeXt for the segment branch"
     )
@@ -90,6 +94,8 @@ def _unet(
     torch.manual_seed(recipe.seed)
     if arguments.base is None:
         unet = shapes_unet(recipe, latents[1], latents[-1], width)
+        if arguments.init is not None:
+            load_start(unet, arguments.init, recipe.anew)
     else:
         unet = unet_from_base(arguments.base, recipe, width)
         if int(unet.config.in_channels) != latents[1]:
@@ -108,6 +114,12 @@ def main(argv: list[str]) -> int:
     """Command line of the recipe; returns 0 if the last step was reached, else 1 (resumable)."""
     arguments = _parser().parse_args(argv)
     recipe = recipe_from_overrides(arguments.set, arguments.recipe)
+    if arguments.base is not None and arguments.init is not None:
+        raise ValueError("--init: leave --base out; those weights have their own")
+    if recipe.anew and arguments.init is None:
+        raise ValueError("anew: says what does not come from --init; give that, or leave anew out")
+    if arguments.init is not None:
+        recipe = replace(recipe, base_sha256=weights_sha256(arguments.init))
     if arguments.base is not None:
         check_noise_schedule(arguments.base, recipe)
         recipe = replace(recipe, base_sha256=weights_sha256(unet_folder(arguments.base)))
@@ -124,7 +136,7 @@ def main(argv: list[str]) -> int:
     latents = _latents(arguments.latents, recipe)
     flipped = None if arguments.flipped_latents is None else _latents(arguments.flipped_latents, recipe)
     accelerator = Accelerator()
-    texts = arguments.output / "texts"
+    texts = arguments.texts or arguments.output / "texts"
     if accelerator.is_main_process:
         cache = build_location_cache(arguments.data, recipe.image_size, recipe.min_box_area)
         embed_texts(Locations.load(cache), **folders, output=texts, captions=recipe.cache_captions)

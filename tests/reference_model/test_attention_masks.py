@@ -102,3 +102,20 @@ def test_bad_arguments_are_named() -> None:
         build_attention_masks(torch.zeros(1, 1, 2, 2), sizes=[(2, 2)], mode="right", segment_tokens=0)
     with pytest.raises(ValueError, match=r"expected \[B, N, 4, 4\]"):
         build_attention_masks(torch.zeros(1, 1, 2, 2), sizes=[(4, 4)], mode="correct", segment_tokens=0)
+
+
+def test_one_token_per_slot_takes_the_place_of_four() -> None:
+    boxes = torch.zeros(1, 2, 4, 4)
+    boxes[0, 0, :2, :2] = 1
+    boxes[0, 1, 2:, 1:] = 1
+    arguments = {"sizes": [(4, 4), (2, 2)], "mode": "correct", "segment_tokens": 3}
+    four = build_attention_masks(boxes, **arguments)
+    one = build_attention_masks(boxes, **arguments, tokens_per_slot=1)
+    for places in (16, 4):
+        assert one[places].shape == (1, 1, places, places + 2 + 3)
+        own = slice(places, places + 2)
+        assert torch.equal(one[places][..., own], four[places][..., own])
+        assert torch.equal(one[places][..., :places], four[places][..., :places])
+        assert one[places][..., -3:].all()
+    with pytest.raises(ValueError, match="'published' is for 4 tokens per slot, these are 1"):
+        build_attention_masks(boxes, sizes=[(4, 4)], mode="published", segment_tokens=3, tokens_per_slot=1)

@@ -169,3 +169,44 @@ def test_wrong_shapes_are_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_unet.position_net(**(tiny_grounding | {name: torch.zeros(shape)}))
+
+
+def joint_net(**changes: int) -> UniFusion:
+    torch.manual_seed(0)
+    net = UniFusion(
+        8, 12, 16, max_instances=3, convnext_depths=None, convnext_widths=None, joint_tokens=True, **changes
+    )
+    for name, parameter in net.named_parameters():
+        if name.startswith("null"):
+            torch.nn.init.normal_(parameter)
+    return net
+
+
+def joint_inputs(net: UniFusion) -> Inputs:
+    shapes = {"boxes": 4, "points": 2, "scribbles": 40, "polygons": 512, "positive_embeddings": 8}
+    return {"masks": torch.ones(2, 3)} | {name: torch.rand(2, 3, size) for name, size in shapes.items()}
+
+
+def test_a_joint_token_reads_every_format_and_its_own_slot_alone() -> None:
+    net = joint_net()
+    assert (net.num_tokens, net.tokens_per_slot) == (3, 1)
+    inputs = joint_inputs(net)
+    before = net(**inputs)
+    assert before.shape == (2, 3, 12)
+    for name in inputs:
+        changed = inputs | {name: inputs[name].clone()}
+        changed[name][0, 1] = 0
+        if name in ("scribbles", "polygons"):
+            changed[name][0, 1, 0] = 1e-3  # not all zeros, which would stand for a missing format elsewhere
+        moved = (net(**changed) - before).abs().amax(-1) > 1e-6
+        assert moved.nonzero().tolist() == [[0, 1]], name
+
+
+@pytest.mark.parametrize("dropped", ["box", "point", "scribble", "mask"])
+def test_a_format_dropped_from_joint_tokens_is_its_null(dropped: str) -> None:
+    net = joint_net()
+    inputs = joint_inputs(net)
+    keep = tuple(name for name in ("box", "point", "scribble", "mask") if name != dropped)
+    absent = net(**inputs, format_masks={dropped: torch.zeros(2, 3)})
+    assert torch.allclose(net(**inputs, keep=keep), absent, atol=1e-6)
+    assert not torch.allclose(net(**inputs), absent, atol=1e-3)

@@ -142,7 +142,7 @@ def test_mixed_shows_each_object_in_one_format():
 def test_questions_name_what_there_is():
     for question in QUESTIONS:
         names = [variant.name for variant in question.variants]
-        assert names[0] == "default"
+        assert names[0] == ("default" if not question.needs_training else question.variants[0].trained)
         assert len(set(names)) == len(names)
         assert question.variants[0].to_json() == {}
         for measure in question.measures:
@@ -152,7 +152,7 @@ def test_questions_name_what_there_is():
     settings = {}
     for question in QUESTIONS:
         for variant in question.variants:
-            key = (json.dumps(variant.to_json(), default=str), variant.sampling)
+            key = (json.dumps(variant.to_json(), default=str), variant.sampling, variant.trained)
             assert settings.setdefault(variant.name, key) == key
 
 
@@ -166,6 +166,27 @@ def test_unknown_question_is_one_line():
     assert [one.name for one in choose_questions(["mis", "alpha"])] == ["alpha", "mis"]
     with pytest.raises(InputError, match="--question miss: unknown"):
         choose_questions(["miss"])
+
+
+def test_weights_of_their_own_are_asked_for_and_used(tiny, tmp_path):
+    folder, session, _ = tiny
+    assert not any(one.needs_training for one in choose_questions(None))
+    with pytest.raises(InputError, match=r"--question tokens: .* --trained"):
+        choose_questions(["tokens"])
+    with pytest.raises(InputError, match=r"holds no separate-tokens/model_index\.json"):
+        choose_questions(["tokens"], tmp_path)
+    shipped = session.generator("reference").folder
+    for question in QUESTIONS:
+        for variant in question.variants:
+            if variant.trained and not (tmp_path / variant.trained).exists():
+                (tmp_path / variant.trained).symlink_to(shipped)
+    assert choose_questions(None, tmp_path) == QUESTIONS
+    asked = Question("own", "", (Variant("own", trained="control"),), (Measure("shapes-box", ("box_ap50",)),))
+    [(_, _, plan, _)] = plan_ablation(asked, tmp_path / "out", session, limit=2, trained=tmp_path)
+    assert plan.checkpoint == tmp_path / "control"
+    answer(asked, tmp_path / "out", session, limit=2, num_inference_steps=2, trained=tmp_path)
+    # The same weights from another folder draw the same.
+    assert pictures(tmp_path / "out", "own") == pictures(folder, "default")
 
 
 def test_dry_run_lists_the_runs(tmp_path, capsys):
