@@ -101,6 +101,8 @@ def frechet_samples(
             taken as fixed.
         present: bool [N], layouts whose image exists.
     """
+    if point == 0:  # the least that it can be, where all derivatives are 0; computed, they would be rounding
+        return InfluenceSamples(point, np.zeros(len(present)))
     influences = frechet_influences(made.astype(np.float64), real.astype(np.float64))
     return _samples(point, *influences, present)
 

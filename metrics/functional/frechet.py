@@ -19,6 +19,7 @@ __all__ = [
     "kernel_distance",
 ]
 
+_ROUNDING = 1e-10  # of the traces; equal sets come out at about 1e-15 of them
 TOO_FEW = "fewer than two images in one of the sets"
 
 
@@ -100,7 +101,8 @@ def frechet_distance(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayLike, sigma2: 
     """Squared Fréchet distance of two Gaussians, the formula of FID.
 
     ``|mu1 - mu2|^2 + Tr(sigma1) + Tr(sigma2) - 2 * sum(sqrt(eigenvalues(sigma1 @ sigma2)))`` in float64.
-    Source: Heusel et al. 2017; the eigenvalue form is that of torchmetrics. Rounding below 0 becomes 0.
+    Source: Heusel et al. 2017; the eigenvalue form is that of torchmetrics. What is below
+    1e-10 of the traces is rounding and becomes 0, so that a set against itself is exactly 0.
 
     Args:
         mu1: Mean of the first set, [D].
@@ -123,8 +125,9 @@ def frechet_distance(mu1: ArrayLike, sigma1: ArrayLike, mu2: ArrayLike, sigma2: 
         raise ValueError("frechet_distance: a value is not finite; compute the statistics again")
     eigenvalues = np.linalg.eigvals(s1 @ s2).astype(np.complex128)
     trace_root = float(np.sqrt(eigenvalues).real.sum())
-    distance = float(np.square(m1 - m2).sum() + np.trace(s1) + np.trace(s2) - 2 * trace_root)
-    return max(distance, 0.0)
+    traces = float(np.trace(s1) + np.trace(s2))
+    distance = float(np.square(m1 - m2).sum()) + traces - 2 * trace_root
+    return distance if distance > _ROUNDING * traces else 0.0
 
 
 def frechet_from_statistics(generated: FeatureStatistics, reference: FeatureStatistics) -> FrechetResult:

@@ -211,13 +211,24 @@ def test_coverage_of_distances(samples):
         return kernel_distance(made, real, subsets=1).mean
 
     rng, estimates = np.random.default_rng(6), []
-    for _ in range(500):
-        made, real = _features(rng, 200)
-        estimates.append(samples(distance(made, real), made, real, np.ones(200, dtype=bool)))
+    for _ in range(1000):
+        made, real = _features(rng, 120)
+        estimates.append(samples(distance(made, real), made, real, np.ones(120, dtype=bool)))
     # The interval is one of the number at this count: the bias of FID at small counts is in both.
     truth = np.mean([one.point for one in estimates])
     ends = [interval(one, fraction=False) for one in estimates]
-    assert 0.92 <= np.mean([low <= truth <= high for low, high in ends]) <= 0.98
+    assert 0.93 <= np.mean([low <= truth <= high for low, high in ends]) <= 0.97
+
+
+@pytest.mark.parametrize(("count", "size"), [(200, 4), (24, 128)])
+def test_images_against_themselves_are_at_no_distance(count, size):
+    real = np.random.default_rng(13).normal(3.0, 2.0, (count, size)).astype(np.float32)
+    distance = frechet_from_features(real, real.copy()).value
+    assert distance == 0
+    found = interval(frechet_samples(distance, real, real, np.ones(count, dtype=bool)), fraction=False)
+    assert found == (0.0, 0.0)
+    shifted = frechet_from_features(real + np.float32(1e-2), real).value
+    assert shifted == pytest.approx(size * 1e-4, rel=0.01)  # a small distance is no rounding
 
 
 def test_missing_images_count_for_the_real_side_alone():
