@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping
 
 from instbench.runs.records import MetricRecord
 from instbench.statistics.intervals import interval
-from instbench.statistics.resampling import resample_weights
+from instbench.statistics.resampling import Resamples
 from instbench.statistics.samples import Samples
 
-__all__ = ["add_intervals", "run_weights"]
+__all__ = ["add_intervals"]
 
 logger = logging.getLogger(__name__)
 
 _TOLERANCE = 1e-6
 
 
-def run_weights(image_keys: Sequence[str]) -> NDArray[np.float32]:
-    """The resamples of a run; they depend on the number of images alone."""
-    return resample_weights(len(image_keys))
-
-
 def add_intervals(
-    metrics: Mapping[str, MetricRecord], samples: dict[str, Samples], weights: NDArray[np.float32]
+    metrics: Mapping[str, MetricRecord], samples: dict[str, Samples], resamples: Resamples
 ) -> None:
     """Fills ``ci95`` of every number whose samples are known.
 
@@ -36,7 +28,7 @@ def add_intervals(
     Args:
         metrics: The numbers.
         samples: What they are made of, by metric.
-        weights: From `run_weights`.
+        resamples: Resamples of the images.
     """
     for name, record in metrics.items():
         found = samples.get(name)
@@ -49,4 +41,4 @@ def add_intervals(
                 logger.warning("%s: samples give %s, not %s; no interval", name, value, record.value)
             del samples[name]
             continue
-        record.ci95 = interval(found, weights, fraction=record.unit == "fraction")
+        record.ci95 = interval(found, resamples, fraction=record.unit == "fraction")

@@ -14,7 +14,7 @@ import pyarrow as pa
 from instbench.benchmarks.schema import Benchmark
 from instbench.execution.catalog import METRICS
 from instbench.execution.failures import score_failures
-from instbench.execution.intervals import add_intervals, run_weights
+from instbench.execution.intervals import add_intervals
 from instbench.execution.matching import Match, coco_results, match_layout
 from instbench.execution.observe import Observations
 from instbench.execution.session import Evaluators, Session
@@ -24,6 +24,7 @@ from instbench.runs.records import EvaluatorRecord, MetricRecord, ResultsRecord,
 from instbench.runs.store import RunFolder
 from instbench.runs.tables import write_table
 from instbench.statistics.average_precision import ApSamples
+from instbench.statistics.resampling import draw_resamples
 from instbench.statistics.samples import RatioSamples, Samples
 from instbench.statistics.store import write_samples
 from metrics.functional.match_table import MatchTable
@@ -114,9 +115,9 @@ class ScoreContext:
         """The same for a mean over objects, from (annotation id, value) pairs."""
         self.keep(RatioSamples.of(self.image_keys, ((self._key_of[one], value) for one, value in values)))
 
-    def keep_matches(self, table: MatchTable, number: str) -> None:
+    def keep_matches(self, table: MatchTable | None, number: str) -> None:
         """The same for a number of average precision, from the matches behind it."""
-        if table.image_ids.tolist() == [layout.image_id for layout in self.layouts]:
+        if table is not None and table.image_ids.tolist() == [layout.image_id for layout in self.layouts]:
             self.keep(ApSamples(table, number))
 
     def row(self, annotation_id: int) -> dict[str, Any]:
@@ -258,8 +259,8 @@ def score_run(
         metrics[metric.name] = entry.factory()(context, **{**(entry.options or {}), **metric.params})
     failures = score_failures(context)
     rows = list(context.rows.values())
-    weights = run_weights(context.image_keys)
-    add_intervals(metrics, context.samples, weights)
+    resamples = draw_resamples(len(context.image_keys))
+    add_intervals(metrics, context.samples, resamples)
     write_samples(folder.samples_npz, context.image_keys, context.samples)
     write_table(folder.instances_parquet, pa.Table.from_pylist(rows, schema=ROW_SCHEMA))
     requested = sum(len(layout.requested) for layout in layouts)
@@ -271,7 +272,7 @@ def score_run(
         model=record.model,
         evaluators=_evaluator_records(benchmark, evaluators),
         metrics=metrics,
-        slices=slice_results(rows, context.image_keys, weights),
+        slices=slice_results(rows, context.image_keys, resamples),
         failures=failures,
         counts={
             "images": len(layouts),

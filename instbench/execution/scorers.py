@@ -137,9 +137,9 @@ def average_precision(
         truth = context.truth if kept is None else _ignoring_others(context.truth, kept)
         context.cache[key] = evaluate_average_precision(truth, context.detections, iou_type)
     result = context.cache[key]
-    _keep_matches(context, key, kept, iou_type, number)
     if number not in result.values:
         raise InputError(f"average_precision has no number {number!r}; it has: {', '.join(result.values)}")
+    context.keep_matches(result.matches, number)
     per_category = {name: getattr(one, number, None) for name, one in result.per_category.items()}
     details = {"per_category": per_category} if any(v is not None for v in per_category.values()) else {}
     reasons = Counter(context.unscored)
@@ -151,18 +151,6 @@ def average_precision(
     if no_mask:
         reasons["no mask"] += no_mask
     return _record(context, result.values[number], result.n_scored, reasons, **details)
-
-
-def _keep_matches(
-    context: ScoreContext, key: str, kept: set[int] | None, iou_type: Literal["bbox", "segm"], number: str
-) -> None:
-    """Keeps the matches behind an AP; one table serves all numbers of the same objects."""
-    from metrics.functional.match_table import match_table
-
-    if f"matches:{key}" not in context.cache:
-        truth = context.truth if kept is None else _ignoring_others(context.truth, kept)
-        context.cache[f"matches:{key}"] = match_table(truth, context.detections, iou_type)
-    context.keep_matches(context.cache[f"matches:{key}"], number)
 
 
 def _ignoring_others(truth: dict[str, Any], kept: set[int]) -> dict[str, Any]:

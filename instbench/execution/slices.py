@@ -16,6 +16,7 @@ from instbench.layouts.geometry import boxes_xyxy_to_pixels, boxes_xyxy_to_xywh
 from instbench.layouts.types import Layout
 from instbench.runs.records import SliceRecord
 from instbench.statistics.intervals import interval
+from instbench.statistics.resampling import Resamples
 from instbench.statistics.samples import RatioSamples
 from metrics.functional.regions import pairwise_iou
 
@@ -97,14 +98,14 @@ def _position(x: float, y: float) -> str:
 def slice_results(
     rows: Sequence[Mapping[str, Any]],
     image_keys: Sequence[str],
-    weights: NDArray[np.float32] | None = None,
+    resamples: Resamples | None = None,
 ) -> dict[str, dict[str, dict[str, SliceRecord]]]:
     """The mean of every number in every bin, with its interval over images.
 
     Args:
         rows: Rows of ``instances.parquet``.
         image_keys: Keys of all images of the run, in order.
-        weights: Resamples of the images; None leaves the intervals out.
+        resamples: Resamples of the images; None leaves the intervals out.
 
     Returns:
         By number, slice and bin. Numbers that no row has, and slices without bins, are left out; an instance without
@@ -119,7 +120,7 @@ def slice_results(
             value=samples.value(),
             n_scored=n_scored,
             n_unscored=total - n_scored,
-            ci95=None if weights is None else interval(samples, weights),
+            ci95=None if resamples is None else interval(samples, resamples),
         )
     return results
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from instbench.statistics.resampling import Resamples
 from metrics.functional.match_table import AREAS, NUM_THRESHOLDS, MatchTable
 
 __all__ = ["AP_NUMBERS", "ApNumber", "ApSamples"]
@@ -77,46 +79,69 @@ class ApSamples:
 
     def value(self) -> float | None:
         """The number on the images as they are."""
-        value = self.resampled(np.ones((1, self.num_images), dtype=np.float32))[0]
+        value = self.resampled(Resamples(np.ones((1, self.num_images), dtype=np.float32)))[0]
         return None if np.isnan(value) else float(value)
 
-    def resampled(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
         """The number in each resample [B], over the categories that it holds."""
-        parts = [
-            self._chunk(np.ascontiguousarray(weights[start : start + _CHUNK].T, dtype=np.float64))
-            for start in range(0, len(weights), _CHUNK)
-        ]
-        return np.concatenate(parts) if parts else np.zeros(0)
-
-    def _chunk(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The number for weights [N, B]."""
         asked, table = AP_NUMBERS[self.number], self.table
-        area = AREAS.index(asked.area)
-        total, present = np.zeros(columns.shape[1]), np.zeros(columns.shape[1])
-        starts = np.searchsorted(table.categories, np.arange(table.num_categories + 1))
-        score = _precision if asked.kind == "precision" else _recall
-        for category in range(table.num_categories):
-            if asked.frequency and (
-                table.frequencies is None or table.frequencies[category] != asked.frequency
-            ):
-                continue
+        # AP averages what AP50 and AP75 are, and APr, APc and APf are parts of it; so what was summed is kept.
+        key = ("ap", id(table), asked.kind, asked.area, asked.limit)
+        _, present, totals = resamples.memo.setdefault(key, (table, {}, {}))
+        missing = [one for one in asked.thresholds if one not in totals]
+        if missing:
+            _add_sums(table, asked, missing, resamples.weights, present, totals)
+        groups = [one for one in present if asked.frequency in (None, one)]
+        empty = np.zeros(len(resamples.weights))
+        total = sum((totals[at][one] for at in asked.thresholds for one in groups), empty)
+        count = sum((present[one] for one in groups), empty)
+        return np.divide(
+            total, count * len(asked.thresholds), out=np.full(len(count), np.nan), where=count > 0
+        )
+
+
+def _add_sums(
+    table: MatchTable,
+    asked: ApNumber,
+    thresholds: Sequence[int],
+    weights: NDArray[np.float32],
+    present: dict[str, NDArray[np.float64]],
+    totals: dict[int, dict[str, NDArray[np.float64]]],
+) -> None:
+    """Sums precision or recall over the categories of each frequency, and counts the categories that are there.
+
+    Args:
+        table: The matches.
+        asked: Kind, area range and limit.
+        thresholds: Positions of the IoU thresholds to sum at.
+        weights: float32 [B, N].
+        present: Gets how many categories each resample holds, by frequency ("" in COCO), [B] each.
+        totals: Gets their sums, by threshold and frequency, [B] each.
+    """
+    score = _precision if asked.kind == "precision" else _recall
+    area = AREAS.index(asked.area)
+    letters = [""] * table.num_categories if table.frequencies is None else table.frequencies.tolist()
+    present |= {letter: np.zeros(len(weights)) for letter in letters}
+    totals |= {at: {letter: np.zeros(len(weights)) for letter in letters} for at in thresholds}
+    starts = np.searchsorted(table.categories, np.arange(table.num_categories + 1))
+    for start in range(0, len(weights), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        columns = np.ascontiguousarray(weights[chunk].T, dtype=np.float64)
+        for category, letter in enumerate(letters):
             mine = (table.truth_categories == category) & (table.truth_counts[area] > 0)
-            objects = table.truth_counts[area, mine].astype(np.float64) @ columns[table.truth_images[mine]]
             if not mine.any():
                 continue
+            objects = table.truth_counts[area, mine].astype(np.float64) @ columns[table.truth_images[mine]]
+            counted = objects > 0  # a category without objects in a resample has no value there
+            present[letter][chunk] += counted
             rows = np.arange(starts[category], starts[category + 1])
             rows = rows[table.ranks[rows] < asked.limit]
-            values = np.zeros(columns.shape[1])
-            for threshold in asked.thresholds:
-                bit = np.uint16(1 << threshold)
+            for at in thresholds:
+                bit = np.uint16(1 << at)
                 kept = rows[(table.ignored[area, rows] & bit) == 0]
                 hits = (table.matched[area, kept] & bit) != 0
-                values += score(table.images[kept], hits, columns, objects)
-            # A category without objects in a resample has no value there.
-            counted = objects > 0
-            total += np.where(counted, values / len(asked.thresholds), 0.0)
-            present += counted
-        return np.divide(total, present, out=np.full(len(total), np.nan), where=present > 0)
+                values = score(table.images[kept], hits, columns, objects)
+                totals[at][letter][chunk] += np.where(counted, values, 0.0)
 
 
 def _recall(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from instbench.errors import InputError
 from instbench.execution.slices import slice_samples, value_samples
@@ -20,7 +19,7 @@ from instbench.statistics.intervals import (
     wilson_interval,
 )
 from instbench.statistics.ranks import rank_groups
-from instbench.statistics.resampling import resample_weights
+from instbench.statistics.resampling import Resamples, draw_resamples
 from instbench.statistics.samples import RatioSamples, Samples
 
 __all__ = ["Comparison", "ComparisonRow", "Difference", "Estimate", "WinRate", "compare_runs"]
@@ -160,12 +159,13 @@ def compare_runs(
         raise InputError(f"--baseline {baseline}: there are {len(folders)} runs, numbered from 0")
     models = read_models([[one] if isinstance(one, Path) else list(one) for one in folders])
     first = models[0].runs[0]
-    weights = resample_weights(len(first.keys))
+    resamples = draw_resamples(len(first.keys))
     family: list[Judged] = []
     for metric, record in first.results.metrics.items():
         samples = [model.samples(metric) for model in models]
         estimates = tuple(
-            _metric_estimate(model, metric, one, weights) for model, one in zip(models, samples, strict=True)
+            _metric_estimate(model, metric, one, resamples)
+            for model, one in zip(models, samples, strict=True)
         )
         unit, better = record.unit, record.higher_is_better
         family.append(
@@ -175,10 +175,10 @@ def compare_runs(
             )
         )
     if objects:
-        family += _object_rows(models, weights)
-    rows = _judged(family, weights, baseline)
+        family += _object_rows(models, resamples)
+    rows = _judged(family, resamples, baseline)
     if slices:
-        rows += _slice_rows(models, weights, baseline)
+        rows += _slice_rows(models, resamples, baseline)
     return Comparison(
         labels=model_labels(models, labels),
         baseline=baseline,
@@ -192,7 +192,7 @@ def compare_runs(
 
 
 def _metric_estimate(
-    model: ComparedModel, metric: str, samples: Samples | None, weights: NDArray[np.float32]
+    model: ComparedModel, metric: str, samples: Samples | None, resamples: Resamples
 ) -> Estimate:
     """The number of a run as it stands in its results; of several repeats their common one."""
     records = [run.results.metrics.get(metric) for run in model.runs]
@@ -204,20 +204,24 @@ def _metric_estimate(
         return Estimate(known[0].value, known[0].ci95, count)
     if samples is None:
         return Estimate(float(np.mean([record.value for record in known])), None, count)
-    return Estimate(samples.value(), interval(samples, weights, fraction=known[0].unit == "fraction"), count)
+    return Estimate(
+        samples.value(), interval(samples, resamples, fraction=known[0].unit == "fraction"), count
+    )
 
 
 Judged = tuple[ComparisonRow, Sequence[Samples | None]]
 
 
-def _judged(family: Sequence[Judged], weights: NDArray[np.float32], baseline: int) -> list[ComparisonRow]:
+def _judged(family: Sequence[Judged], resamples: Resamples, baseline: int) -> list[ComparisonRow]:
     """Rows with differences, groups and win rates; all pairs of all rows are one family for Holm's correction."""
     pairs: dict[tuple[int, int, int], PairedDifference] = {}
     for number, (_, samples) in enumerate(family):
         for one, first in enumerate(samples):
             for other in range(one + 1, len(samples)):
                 second = samples[other]
-                found = None if first is None or second is None else paired_difference(first, second, weights)
+                found = (
+                    None if first is None or second is None else paired_difference(first, second, resamples)
+                )
                 if found is not None:
                     pairs[number, one, other] = found
     corrected = holm([pair.p_value for pair in pairs.values()])
@@ -261,13 +265,13 @@ def _win_rate(row: ComparisonRow, baseline: Samples | None, run: Samples | None)
     return WinRate(wins, ties, losses, rate, wilson_interval(rate, len(change)))
 
 
-def _estimated(samples: Samples | None, weights: NDArray[np.float32]) -> Estimate:
+def _estimated(samples: Samples | None, resamples: Resamples) -> Estimate:
     if not isinstance(samples, RatioSamples):
         return Estimate(None, None, 0)
-    return Estimate(samples.value(), interval(samples, weights), int(samples.counts.sum()))
+    return Estimate(samples.value(), interval(samples, resamples), int(samples.counts.sum()))
 
 
-def _object_rows(models: Sequence[ComparedModel], weights: NDArray[np.float32]) -> list[Judged]:
+def _object_rows(models: Sequence[ComparedModel], resamples: Resamples) -> list[Judged]:
     """Means over objects that the benchmark does not list, such as the IoU of boxes; images have them, AP they lack."""
     tables = [model.object_samples(value_samples) for model in models]
     results = models[0].runs[0].results
@@ -275,21 +279,19 @@ def _object_rows(models: Sequence[ComparedModel], weights: NDArray[np.float32]) 
     for name in tables[0]:
         if name not in results.metrics:
             samples = [table.get(name) for table in tables]
-            estimates = tuple(_estimated(one, weights) for one in samples)
+            estimates = tuple(_estimated(one, resamples) for one in samples)
             row = ComparisonRow(results.benchmark, name, "fraction", True, None, None, estimates, (), ())
             family.append((row, samples))
     return family
 
 
-def _slice_rows(
-    models: Sequence[ComparedModel], weights: NDArray[np.float32], baseline: int
-) -> list[ComparisonRow]:
+def _slice_rows(models: Sequence[ComparedModel], resamples: Resamples, baseline: int) -> list[ComparisonRow]:
     tables = [model.object_samples(slice_samples) for model in models]
     benchmark = models[0].runs[0].results.benchmark
     family: list[Judged] = []
     for name, slice_name, label in tables[baseline]:
         samples = [table.get((name, slice_name, label)) for table in tables]
-        estimates = tuple(_estimated(one, weights) for one in samples)
+        estimates = tuple(_estimated(one, resamples) for one in samples)
         row = ComparisonRow(benchmark, name, "fraction", True, slice_name, label, estimates, (), ())
         family.append((row, samples))
-    return _judged(family, weights, baseline)
+    return _judged(family, resamples, baseline)

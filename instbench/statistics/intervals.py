@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-from instbench.statistics.resampling import resample_weights
+from instbench.statistics.resampling import Resamples, draw_resamples
 from instbench.statistics.samples import InfluenceSamples, RatioSamples, Samples
 
 __all__ = ["PairedDifference", "holm", "interval", "paired_difference", "wilson_interval"]
@@ -35,7 +34,7 @@ def wilson_interval(share: float, count: int, level: float = LEVEL) -> tuple[flo
 
 def interval(
     samples: Samples,
-    weights: NDArray[np.float32] | None = None,
+    resamples: Resamples | None = None,
     *,
     fraction: bool = True,
     level: float = LEVEL,
@@ -48,7 +47,7 @@ def interval(
 
     Args:
         samples: The number by image.
-        weights: Weights from `resample_weights`; None draws them.
+        resamples: From `draw_resamples`; None draws them.
         fraction: Whether the number lies in [0, 1].
         level: Confidence.
 
@@ -63,9 +62,7 @@ def interval(
         error = float(np.sqrt(np.square(samples.influences).sum() / (behind - 1) / behind))
         reach = float(stats.t.ppf((1 + level) / 2, behind - 1)) * error
         return value - reach, value + reach
-    if weights is None:
-        weights = resample_weights(samples.num_images)
-    resampled = samples.resampled(weights)
+    resampled = (resamples or draw_resamples(samples.num_images)).of(samples)
     resampled = resampled[np.isfinite(resampled)]
     if len(resampled) < _FEWEST:
         return None
@@ -96,7 +93,7 @@ class PairedDifference:
 
 
 def paired_difference(
-    first: Samples, second: Samples, weights: NDArray[np.float32] | None = None, level: float = LEVEL
+    first: Samples, second: Samples, resamples: Resamples | None = None, level: float = LEVEL
 ) -> PairedDifference | None:
     """Compares two runs on the same layouts and seeds.
 
@@ -107,7 +104,7 @@ def paired_difference(
     Args:
         first: The baseline.
         second: The other run, images in the same order.
-        weights: Weights from `resample_weights`; None draws them.
+        resamples: From `draw_resamples`; None draws them.
         level: Confidence.
 
     Returns:
@@ -125,9 +122,8 @@ def paired_difference(
     if before is None or after is None or count < _FEWEST:
         return None
     value = after - before
-    if weights is None:
-        weights = resample_weights(first.num_images)
-    spread = second.resampled(weights) - first.resampled(weights)
+    resamples = resamples or draw_resamples(first.num_images)
+    spread = resamples.of(second) - resamples.of(first)
     spread = spread[np.isfinite(spread)]
     error = float(np.std(spread, ddof=1)) if len(spread) >= _FEWEST else 0.0
     # The bootstrap of N images has the spread of N, not of N - 1.

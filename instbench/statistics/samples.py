@@ -1,6 +1,6 @@
 """What a number is made of, image by image, so that it can be computed again for any resample of the images.
 
-Every kind has the same two members: ``value()`` and ``resampled(weights)``.
+Every kind has the same two members: ``value()`` and ``resampled(resamples)``.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from instbench.statistics.resampling import Resamples
 
 __all__ = ["InfluenceSamples", "MeanSamples", "RatioSamples", "Samples", "pool_repeats"]
 
@@ -25,8 +27,8 @@ class Samples(Protocol):
     def value(self) -> float | None:
         """The number on the images as they are; None where nothing is scored."""
 
-    def resampled(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The number under each row of weights [B, N]; NaN where a resample has nothing to score. Returns [B]."""
+    def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
+        """The number in each resample [B]; NaN where there is nothing to score. `Resamples.of` keeps it."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,11 @@ class RatioSamples:
         total = self.counts.sum()
         return float(self.sums.sum() / total) if total else None
 
-    def resampled(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
         """The mean in each resample."""
-        sums, counts = weights @ self.sums, weights @ self.counts
+        sums, counts = resamples.weights @ self.sums, resamples.weights @ self.counts
         result: NDArray[np.float64] = np.divide(
-            sums, counts, out=np.full(len(weights), np.nan), where=counts > 0
+            sums, counts, out=np.full(len(counts), np.nan), where=counts > 0
         )
         return result
 
@@ -105,8 +107,9 @@ class InfluenceSamples:
         """The number."""
         return self.point
 
-    def resampled(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
         """The expansion in each resample."""
+        weights = resamples.weights
         result: NDArray[np.float64] = self.point + (weights @ self.influences) / weights.sum(axis=1)
         return result
 
@@ -131,9 +134,9 @@ class MeanSamples:
         values = [value for one in self.repeats if (value := one.value()) is not None]
         return float(np.mean(values)) if len(values) == len(self.repeats) else None
 
-    def resampled(self, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
         """The mean in each resample."""
-        result: NDArray[np.float64] = np.mean([one.resampled(weights) for one in self.repeats], axis=0)
+        result: NDArray[np.float64] = np.mean([resamples.of(one) for one in self.repeats], axis=0)
         return result
 
 

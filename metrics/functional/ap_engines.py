@@ -27,7 +27,6 @@ __all__ = [
     "EngineOutput",
     "PreparedPair",
     "engine_names",
-    "evaluated_images",
     "get_engine",
     "register_engine",
 ]
@@ -77,11 +76,14 @@ class EngineOutput:
         precision: float64 [T, R, K, A, M]: 10 IoU thresholds, 101 recalls, categories by id, areas (all,
             small, medium, large), maximum detections (1, 10, 100); -1 where there is nothing to score.
         recall: float64 [T, K, A, M].
+        evaluated: Gives the matches by image, category and area range, as ``COCOeval.evalImgs``; None where there
+            are none.
     """
 
     stats: NDArray[np.float64]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
+    evaluated: Callable[[], Sequence[Mapping[str, Any] | None]] | None = None
 
 
 Engine: TypeAlias = Callable[[PreparedPair, IouType], EngineOutput]
@@ -122,41 +124,8 @@ def pycocotools_engine(pair: PreparedPair, iou_type: IouType) -> EngineOutput:
         stats=np.asarray(evaluation.stats, dtype=np.float64),
         precision=evaluation.eval["precision"],
         recall=evaluation.eval["recall"],
+        evaluated=lambda: evaluation.evalImgs,
     )
-
-
-def evaluated_images(pair: PreparedPair, iou_type: IouType) -> list[dict[str, Any] | None]:
-    """COCOeval's matches per image, category and area range, without accumulating them.
-
-    Computed by hotcoco where it can be loaded, else by pycocotools; the matches are the same.
-
-    Args:
-        pair: The prepared data.
-        iou_type: ``"bbox"`` or ``"segm"``.
-
-    Returns:
-        Entries as in ``COCOeval.evalImgs``; None where there is nothing.
-    """
-    evaluation: Any = None
-    if find_spec("hotcoco") is not None and all(one["id"] != 0 for one in pair.ground_truth["annotations"]):
-        try:
-            evaluation = _hotcoco_evaluation(pair, iou_type)
-            _silently(evaluation.evaluate)
-        except (KeyboardInterrupt, SystemExit, MemoryError):
-            raise
-        except BaseException as error:  # a panic in Rust is no Exception
-            logger.warning("hotcoco failed (%s): pycocotools matches instead", error)
-            evaluation = None
-    if evaluation is None:
-
-        def evaluate() -> COCOeval:
-            truth = _coco(pair.ground_truth)
-            slow = COCOeval(truth, _load_results(truth, pair.results()), iou_type)
-            slow.evaluate()
-            return slow
-
-        evaluation = _silently(evaluate)
-    return list(evaluation.evalImgs)
 
 
 def _annotation_for_hotcoco(annotation: Mapping[str, Any]) -> dict[str, Any]:
@@ -185,6 +154,7 @@ def hotcoco_engine(pair: PreparedPair, iou_type: IouType) -> EngineOutput:
         stats=np.asarray(evaluation.stats, dtype=np.float64),
         precision=np.asarray(arrays["precision"]),
         recall=np.asarray(arrays["recall"]),
+        evaluated=lambda: evaluation.evalImgs,
     )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from metrics.functional.coco_data import (
     unscored_reason,
 )
 from metrics.functional.detection_table import DetectionTable, detection_table
+from metrics.functional.match_table import MatchTable, coco_matches, gather_matches
 from metrics.functional.regions import IouType, box_rle, to_rle, to_rles
 
 __all__ = [
@@ -74,7 +76,7 @@ class CategoryAP:
     n_scored: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class AveragePrecisionResult:
     """Average precision of a set of images.
 
@@ -95,6 +97,12 @@ class AveragePrecisionResult:
     reasons: dict[str, int] = field(default_factory=dict)
     precision: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
     recall: NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    _matches: Callable[[], MatchTable | None] = field(default=lambda: None, repr=False, compare=False)
+
+    @cached_property
+    def matches(self) -> MatchTable | None:
+        """Who matched whom, image by image; None where the engine does not tell."""
+        return self._matches()
 
 
 def coco_average_precision(
@@ -174,7 +182,17 @@ def evaluate_average_precision(
         reasons=count_reasons(reasons),
         precision=output.precision,
         recall=output.recall,
+        _matches=lambda: _match_table(output, pair),
     )
+
+
+def _match_table(output: EngineOutput, pair: PreparedPair) -> MatchTable | None:
+    if output.evaluated is None:
+        return None
+    image_ids, category_ids = (
+        [one["id"] for one in pair.ground_truth[part]] for part in ("images", "categories")
+    )
+    return gather_matches(coco_matches(output.evaluated()), image_ids, category_ids)
 
 
 def _unique_name(categories: Mapping[int, str], category_id: int) -> str:
@@ -205,7 +223,7 @@ def _run(
     if not table.images or not truth.categories:
         # COCOeval takes an empty list of images or categories for "all of them".
         empty = np.full((10, 101, len(truth.categories), 4, 3), -1.0)
-        return EngineOutput(np.full(12, -1.0), empty, empty[:, 0]), pair, truth
+        return EngineOutput(np.full(12, -1.0), empty, empty[:, 0], lambda: ()), pair, truth
     return run(pair, iou_type), pair, truth
 
 

@@ -13,19 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metrics.functional.ap_engines import evaluated_images
-from metrics.functional.average_precision import prepare_pair
-from metrics.functional.coco_data import CocoSource, DetectionSource, load_ground_truth
-from metrics.functional.detection_table import detection_table
-from metrics.functional.regions import IouType
-
 __all__ = [
     "AREAS",
     "NUM_THRESHOLDS",
     "ImageMatches",
     "MatchTable",
+    "coco_matches",
     "gather_matches",
-    "match_table",
     "pack_bits",
 ]
 
@@ -86,28 +80,6 @@ class ImageMatches:
     counts: Sequence[int]
 
 
-def match_table(gt: CocoSource, detections: DetectionSource, iou_type: IouType = "bbox") -> MatchTable:
-    """Evaluates once and keeps the matches.
-
-    Args:
-        gt: COCO dictionary or file, as `coco_average_precision` takes it.
-        detections: COCO results list or file.
-        iou_type: ``"bbox"`` or ``"segm"``.
-
-    Raises:
-        ValueError: As `coco_average_precision`.
-    """
-    truth = load_ground_truth(gt)
-    table = detection_table(detections, truth)
-    pair = prepare_pair(truth, table, iou_type)
-    category_ids = [one["id"] for one in pair.ground_truth["categories"]]
-    image_ids = [one["id"] for one in pair.ground_truth["images"]]
-    entries: Sequence[Mapping[str, Any] | None] = ()
-    if image_ids and category_ids:
-        entries = evaluated_images(pair, iou_type)
-    return gather_matches(_cells(entries), image_ids, category_ids)
-
-
 def gather_matches(
     cells: Iterable[ImageMatches],
     image_ids: Sequence[int],
@@ -152,8 +124,12 @@ def gather_matches(
     )
 
 
-def _cells(entries: Sequence[Mapping[str, Any] | None]) -> Iterator[ImageMatches]:
-    """COCOeval's entries by image and category, area ranges together."""
+def coco_matches(entries: Sequence[Mapping[str, Any] | None]) -> Iterator[ImageMatches]:
+    """COCOeval's matches by image and category, area ranges together.
+
+    Args:
+        entries: ``COCOeval.evalImgs`` of pycocotools or hotcoco.
+    """
     found: dict[tuple[int, int], list[Mapping[str, Any] | None]] = {}
     for entry in entries:
         if entry is not None:

@@ -1,12 +1,15 @@
 """AP of resamples against COCOeval and LVISEval on the resampled images themselves."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from instbench.statistics.average_precision import AP_NUMBERS, ApSamples
+from instbench.statistics.resampling import Resamples
 from instbench.statistics.samples import pool_repeats
-from metrics import coco_average_precision, evaluate_lvis_average_precision
-from metrics.functional.match_table import match_table
+from metrics import coco_average_precision, evaluate_average_precision, evaluate_lvis_average_precision
+from metrics.functional import ap_engines
 from tests.metrics.functional.test_lvis_average_precision import federated, reference
 
 IMAGES = 12
@@ -66,6 +69,12 @@ COCO = [name for name in AP_NUMBERS if name.islower()]
 LVIS = [name for name in AP_NUMBERS if not name.islower()]
 
 
+def _matches(truth, found, engine="auto"):
+    table = evaluate_average_precision(truth, found, engine=engine).matches
+    assert table is not None
+    return table
+
+
 def _weights(seed):
     rng = np.random.default_rng(100 + seed)
     drawn = (rng.multinomial(IMAGES, [1 / IMAGES] * IMAGES) for _ in range(4))
@@ -75,11 +84,12 @@ def _weights(seed):
 @pytest.mark.parametrize("seed", range(6))
 def test_equal_to_cocoeval_on_the_images_as_they_are_and_on_resamples(seed):
     truth, found = _pair(seed)
-    table = match_table(truth, found)
+    table = _matches(truth, found)
     for counts in _weights(seed):
+        resamples = Resamples(counts[None])
         expected = coco_average_precision(*_drawn(truth, found, counts), "bbox")
         for number in COCO:
-            ours = ApSamples(table, number).resampled(counts[None])[0]
+            ours = ApSamples(table, number).resampled(resamples)[0]
             theirs = expected[number]
             assert np.isnan(ours) if theirs < 0 else ours == pytest.approx(theirs, abs=1e-9), number
 
@@ -95,21 +105,22 @@ def test_equal_to_the_lvis_api_on_the_images_as_they_are_and_on_resamples(seed):
         value = ApSamples(result.matches, number).value()
         assert value == pytest.approx(result.values[number], abs=1e-9), number
     for counts in _weights(seed):
+        resamples = Resamples(counts[None])
         expected = reference(*_drawn(truth, found, counts), "bbox")
         assert set(expected) == set(LVIS)
         for number, theirs in expected.items():
-            ours = ApSamples(result.matches, number).resampled(counts[None])[0]
+            ours = ApSamples(result.matches, number).resampled(resamples)[0]
             assert np.isnan(ours) if theirs < 0 else ours == pytest.approx(theirs, abs=1e-9), number
 
 
 def test_repeats_of_an_image_are_drawn_together():
     (truth, found), rng = _pair(1), np.random.default_rng(7)
     repeats = [found, [{**one, "score": float(rng.random())} for one in found]]
-    pooled = pool_repeats([ApSamples(match_table(truth, one), "ap") for one in repeats])
+    pooled = pool_repeats([ApSamples(_matches(truth, one), "ap") for one in repeats])
     for counts in _weights(1):
         expected = [coco_average_precision(*_drawn(truth, one, counts), "bbox")["ap"] for one in repeats]
         assert expected[0] != expected[1]
-        assert pooled.resampled(counts[None])[0] == pytest.approx(np.mean(expected), abs=1e-9)
+        assert Resamples(counts[None]).of(pooled)[0] == pytest.approx(np.mean(expected), abs=1e-9)
 
 
 def test_equal_scores_stand_in_the_order_of_image_ids():
@@ -119,21 +130,27 @@ def test_equal_scores_stand_in_the_order_of_image_ids():
         one["score"] = round(one["score"], 1)
     expected = coco_average_precision(truth, found, "bbox")
     for number in COCO:
-        assert ApSamples(match_table(truth, found), number).value() == pytest.approx(
-            expected[number], abs=1e-9
-        )
+        assert ApSamples(_matches(truth, found), number).value() == pytest.approx(expected[number], abs=1e-9)
 
 
 def test_nothing_found_is_zero_and_nothing_asked_is_no_number():
     truth, _ = _pair(0)
-    assert ApSamples(match_table(truth, []), "ap").value() == 0
-    assert ApSamples(match_table({**truth, "annotations": []}, []), "ap").value() is None
+    assert ApSamples(_matches(truth, []), "ap").value() == 0
+    assert ApSamples(_matches({**truth, "annotations": []}, []), "ap").value() is None
 
 
-def test_the_engines_give_the_same_table(monkeypatch):
+def test_the_engines_give_the_same_table():
     truth, found = _pair(3)
-    fast = match_table(truth, found)
-    monkeypatch.setattr("metrics.functional.ap_engines.find_spec", lambda name: None)
-    slow = match_table(truth, found)
+    fast, slow = (_matches(truth, found, engine) for engine in ("hotcoco", "pycocotools"))
     for name in ("images", "categories", "ranks", "matched", "truth_counts"):
         assert np.array_equal(getattr(fast, name), getattr(slow, name)), name
+
+
+def test_an_engine_that_does_not_tell_who_matched_gives_no_table(monkeypatch):
+    truth, found = _pair(3)
+
+    def silent(pair, iou_type):
+        return replace(ap_engines.automatic_engine(pair, iou_type), evaluated=None)
+
+    monkeypatch.setitem(ap_engines._ENGINES, "silent", silent)
+    assert evaluate_average_precision(truth, found, engine="silent").matches is None

@@ -9,7 +9,7 @@ from scipy import stats
 from instbench.statistics.distances import frechet_samples, kernel_samples
 from instbench.statistics.intervals import holm, interval, paired_difference, wilson_interval
 from instbench.statistics.ranks import rank_groups
-from instbench.statistics.resampling import resample_weights
+from instbench.statistics.resampling import draw_resamples
 from instbench.statistics.samples import InfluenceSamples, MeanSamples, RatioSamples, pool_repeats
 from metrics import frechet_from_features, kernel_distance
 
@@ -32,7 +32,7 @@ def _clustered(rng, num_images, spread=1.5):
 
 def test_coverage_of_clustered_shares():
     truth = stats.norm.cdf(0.8 / np.sqrt(1 + 1.5**2))
-    weights, rng = resample_weights(150), np.random.default_rng(1)
+    weights, rng = draw_resamples(150), np.random.default_rng(1)
     covered = [
         low <= truth <= high for low, high in (interval(_clustered(rng, 150), weights) for _ in range(1000))
     ]
@@ -49,7 +49,7 @@ def test_treating_objects_as_independent_would_not_cover():
 
 
 def test_coverage_and_size_of_paired_differences():
-    weights, rng = resample_weights(150), np.random.default_rng(2)
+    weights, rng = draw_resamples(150), np.random.default_rng(2)
     covered, rejected = [], []
     for _ in range(1000):
         counts = rng.integers(1, 7, 150)
@@ -102,10 +102,10 @@ def test_repeats_of_a_layout_are_one_cluster():
     rng = np.random.default_rng(4)
     layouts = rng.normal(size=100)
     repeated = RatioSamples(np.repeat(layouts, 4), np.ones(400))
-    together = resample_weights(np.repeat(np.arange(100), 4))
+    together = draw_resamples(np.repeat(np.arange(100), 4))
     honest, naive = interval(repeated, together, fraction=False), interval(repeated, fraction=False)
     assert honest[1] - honest[0] == pytest.approx(2 * (naive[1] - naive[0]), rel=0.15)
-    assert np.array_equal(together[:, 0], together[:, 3])
+    assert np.array_equal(together.weights[:, 0], together.weights[:, 3])
 
 
 def _repeated(rng, num_images, shifts, repeats=3):
@@ -122,10 +122,10 @@ def _repeated(rng, num_images, shifts, repeats=3):
 
 
 def test_coverage_with_repeats_as_clusters_and_without():
-    weights, rng = resample_weights(120), np.random.default_rng(8)
+    weights, rng = draw_resamples(120), np.random.default_rng(8)
     truth = stats.norm.cdf(0.6 / np.sqrt(1 + 1.2**2 + 0.5**2))
     honest, naive = [], []
-    apart = resample_weights(360)
+    apart = draw_resamples(360)
     for _ in range(1000):
         [runs] = _repeated(rng, 120, (0.6,))
         low, high = interval(pool_repeats(runs), weights)
@@ -140,7 +140,7 @@ def test_coverage_with_repeats_as_clusters_and_without():
 
 
 def test_coverage_and_size_of_paired_differences_with_repeats():
-    weights, rng = resample_weights(120), np.random.default_rng(9)
+    weights, rng = draw_resamples(120), np.random.default_rng(9)
     spread = np.sqrt(1 + 1.2**2 + 0.5**2)
     truth = stats.norm.cdf(0.7 / spread) - stats.norm.cdf(0.4 / spread)
     covered, rejected = [], []
@@ -176,8 +176,8 @@ def test_numbers_that_are_no_means_of_objects_are_averaged_over_repeats():
     assert np.corrcoef(expected, pooled.influences[:60])[0, 1] > 0.99
     mixed = pool_repeats([each[0], RatioSamples(np.ones(300), np.ones(300))])
     assert isinstance(mixed, MeanSamples)
-    weights = resample_weights(300, 5)
-    assert mixed.resampled(weights) == pytest.approx((each[0].resampled(weights) + 1) / 2)
+    weights = draw_resamples(300, 5)
+    assert weights.of(mixed) == pytest.approx((weights.of(each[0]) + 1) / 2)
     assert pool_repeats([each[0], None]) is None
     assert MeanSamples((each[0], RatioSamples(np.zeros(300), np.zeros(300)))).value() is None
 
