@@ -14,7 +14,7 @@ BENCH_ARGS ?=
 DEMO_DIR ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo bench-model bench-metrics test test-browser test-faults test-slow lint format clean
+.PHONY: help venv demo bench-model bench-metrics test test-browser test-faults test-ray test-slow lint format clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,7 +49,7 @@ bench-metrics: $(STAMP) ## time the metrics against their references (about 2 mi
 test: export HF_HUB_OFFLINE = 1
 test: export YOLO_OFFLINE = true
 test: $(STAMP) ## run the tests, without slow ones, browser and network
-	@$(BIN)/python -m pytest -q -m "not slow and not browser and not faults" $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -q -m "not slow and not browser and not faults and not ray" $(PYTEST_ARGS)
 
 test-slow: export HF_HUB_OFFLINE = 1
 test-slow: export YOLO_OFFLINE = true
@@ -60,6 +60,13 @@ test-faults: export HF_HUB_OFFLINE = 1
 test-faults: export YOLO_OFFLINE = true
 test-faults: $(STAMP) ## kill runs, fill disks, feed hostile files and fuzz the readers (about 2 minutes)
 	@$(BIN)/python -m pytest -q -m faults tests/faults $(PYTEST_ARGS)
+
+test-ray: export HF_HUB_OFFLINE = 1
+test-ray: export YOLO_OFFLINE = true
+test-ray: $(STAMP) ## test the Ray executor on a small cluster of this machine; Ray is installed if missing
+	@$(BIN)/python -c 'import ray' 2>/dev/null || \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -e '.[ray]'
+	@$(BIN)/python -m pytest -q -m ray tests/instbench/execution tests/test_readme.py $(PYTEST_ARGS)
 
 test-browser: $(STAMP) ## test the site and the reports in a headless Chromium, which is installed if missing (Debian, root)
 	@$(BIN)/python -c 'import playwright' 2>/dev/null || \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from instbench.errors import InputError
 from instbench.execution.local import RunOutcome, check_folder, execute, rescore
 from instbench.execution.merge import merge_shards
 from instbench.execution.plan import Plan, RunSettings, make_plan
+from instbench.execution.ray import RayOptions, make_executor
 from instbench.execution.session import Session
 from instbench.execution.shards import Shard
 from instbench.generators.base import SamplingSettings
@@ -149,6 +151,10 @@ def run(
     features: str | Path | None = None,
     fresh: bool = False,
     shard: Shard | None = None,
+    executor: str = defaults.EXECUTOR,
+    address: str | None = None,
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
     session: Session | None = None,
 ) -> list[RunOutcome]:
     """Generates and scores; a second call with the same arguments continues where the first stopped.
@@ -171,6 +177,10 @@ def run(
         features: Feature extractor in place of the benchmark's, likewise.
         fresh: Delete the run that is in the folder first.
         shard: Make and observe only this part of the images, without a score; `merge` joins the parts.
+        executor: "local", this process, or "ray", the workers of a Ray cluster.
+        address: "auto" or the address of the Ray cluster; None starts one on this machine.
+        workers: Ray workers; None takes one per GPU, or one.
+        gpus_per_worker: GPUs of a Ray worker; None takes 1 where there are any.
         session: Loaded networks, to share between calls.
 
     Returns:
@@ -200,6 +210,10 @@ def generate(
     features: str | Path | None = None,
     fresh: bool = False,
     shard: Shard | None = None,
+    executor: str = defaults.EXECUTOR,
+    address: str | None = None,
+    workers: int | None = None,
+    gpus_per_worker: float | None = None,
     session: Session | None = None,
 ) -> list[RunOutcome]:
     """Makes the images only; `run` with the same arguments scores them later. See `run`."""
@@ -208,14 +222,20 @@ def generate(
 
 def _run(arguments: dict[str, Any], *, score: bool) -> list[RunOutcome]:
     fresh, shard = arguments.pop("fresh"), arguments.pop("shard")
+    workers = RayOptions(*(arguments.pop(name) for name in ("address", "workers", "gpus_per_worker")))
     arguments["session"] = session = arguments["session"] or Session()
+    executor = make_executor(arguments.pop("executor"), session, workers)
     plans = plan_runs(**arguments)
     for (
         plan,
         folder,
     ) in plans:  # a folder that cannot be used must not come to light after hours of other runs
         check_folder(plan, folder, fresh=fresh, shard=shard)
-    return [execute(plan, folder, session, fresh=fresh, score=score, shard=shard) for plan, folder in plans]
+    with executor or nullcontext():
+        return [
+            execute(plan, folder, session, fresh=fresh, score=score, shard=shard, executor=executor)
+            for plan, folder in plans
+        ]
 
 
 def merge(

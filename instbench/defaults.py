@@ -11,6 +11,7 @@ __all__ = [
     "DEVICE",
     "DTYPE",
     "EDITION",
+    "EXECUTOR",
     "MODEL",
     "OBSERVE_CHUNK",
     "SEED",
@@ -18,6 +19,7 @@ __all__ = [
 
 MODEL = "reference"
 EDITION = "strict"
+EXECUTOR = "local"
 SEED = 0
 DEVICE = "auto"
 DTYPE = "auto"

@@ -17,7 +17,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("instbench", "metrics", "reference_model", "leaderboards")
 DOCUMENTS = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md"))
-MAKE_TARGETS = ("help", "venv", "demo", "test", "test-browser", "test-faults", "test-slow", "lint", "clean")
+MAKE_TARGETS = (
+    "help",
+    "venv",
+    "demo",
+    "test",
+    "test-browser",
+    "test-faults",
+    "test-ray",
+    "test-slow",
+    "lint",
+    "clean",
+)
 
 # Import name -> distribution, where they differ.
 DISTRIBUTIONS = {
@@ -31,6 +42,8 @@ DISTRIBUTIONS = {
 # the torchvision that fits torch, torchmetrics takes its Inception from torch-fidelity, and the documents read the
 # tables of a run with pandas.
 INDIRECT = {"accelerate", "pandas", "torchvision", "torch-fidelity"}
+# Import name, that of an extra too -> how the modules begin that may import it, inside functions.
+OPTIONAL = {"ray": "ray"}
 WEIGHTS_LIMIT = 40_000_000
 FIXTURES_LIMIT = 10_000_000
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"}
@@ -78,7 +91,17 @@ def test_make_has_target_and_help_lists_it(target: str) -> None:
 
 def test_every_working_target_sets_up_the_environment_itself() -> None:
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in ("venv", "demo", "test", "test-browser", "test-faults", "test-slow", "lint", "format"):
+    for target in (
+        "venv",
+        "demo",
+        "test",
+        "test-browser",
+        "test-faults",
+        "test-ray",
+        "test-slow",
+        "lint",
+        "format",
+    ):
         assert re.search(rf"^{target}: \$\(STAMP\) ##", text, flags=re.MULTILINE), target
 
 
@@ -98,6 +121,7 @@ def test_ci_runs_lint_then_test_and_stops_at_errors() -> None:
     assert "set -euo pipefail" in text
     assert 0 < text.index("make lint") < text.index("make test ") < text.index("make test-browser")
     assert text.index("make test ") < text.index("make test-faults")
+    assert "make test-ray" in text
     subprocess.run(["bash", "-n", str(script)], check=True)  # noqa: S607
 
 
@@ -125,6 +149,9 @@ def test_every_import_is_declared() -> None:
         for name in imported(path):
             top = name.split(".")[0]
             if top in sys.stdlib_module_names or top in PACKAGES:
+                continue
+            if top in OPTIONAL and path.stem.startswith(OPTIONAL[top]):
+                assert top in settings()["options.extras_require"]
                 continue
             if DISTRIBUTIONS.get(top, top).lower() not in declared:
                 missing.add(f"{path}: {top}")
@@ -249,7 +276,7 @@ def test_nothing_is_tied_to_one_kind_of_device() -> None:
 )
 def test_start_does_not_import_torch(code: str) -> None:
     # A None entry makes `import torch` fail, however deep it happens.
-    heavy = ("torch", "diffusers", "transformers", "ultralytics")
+    heavy = ("torch", "diffusers", "transformers", "ultralytics", "ray")
     blocked = f"import sys; sys.modules.update(dict.fromkeys({heavy!r})); {code}"
     command = [sys.executable, "-c", blocked]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

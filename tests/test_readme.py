@@ -27,6 +27,7 @@ class RunBy(StrEnum):
     MIRROR = "by a fast test, which adds the --mirror of a small copy where it downloads"
     DRY = "with --dry-run by a fast test, and with fewer images and steps by a slow one"
     SLOW = "by a slow test"
+    RAY = "with fewer images and steps by `make test-ray`"
 
 
 COMMANDS = {
@@ -54,6 +55,7 @@ COMMANDS = {
     "instbench draw scene.json -o drawn/scene": RunBy.SLOW,
     "instbench draw drawn/scene/draw.json --edit 'move 0 0.3,0.0' -o drawn/moved": RunBy.SLOW,
     "instbench run shapes-box --model my_model:GreyImages --limit 4 -o runs/grey": RunBy.DRY,
+    "instbench run shapes-box --limit 8 --executor ray --workers 2 -o runs/ray": RunBy.RAY,
 }
 
 
@@ -140,7 +142,7 @@ def test_data_commands_run_against_a_mirror(workplace: Path, monkeypatch: pytest
 def test_run_commands_pass_a_dry_run(workplace: Path) -> None:
     call("instbench data prepare shapes --split val --count 8 -o data/mine")
     for command, run_by in COMMANDS.items():
-        if run_by is RunBy.DRY:
+        if run_by in (RunBy.DRY, RunBy.RAY):
             call(command, "--dry-run")
     assert not list(workplace.glob("runs/*/images/*.png"))
 
@@ -163,6 +165,13 @@ def test_run_commands_run(workplace: Path) -> None:
     for name in ("try", "floor", "ceiling", "elsewhere", "mine", "grey"):
         assert (workplace / "runs" / name / "results.json").is_file()
         assert len(list((workplace / "runs" / name / "images").glob("*.png"))) == 2
+
+
+@pytest.mark.ray
+def test_ray_command_runs(workplace: Path) -> None:
+    [command] = [one for one, run_by in COMMANDS.items() if run_by is RunBy.RAY]
+    call(re.sub(r"--limit \d+", "", command), "--limit", "2", "--num-inference-steps", "2")
+    assert len(list((workplace / "runs" / "ray" / "images").glob("*.png"))) == 2
 
 
 @pytest.mark.slow

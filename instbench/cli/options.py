@@ -13,10 +13,12 @@ __all__ = [
     "EVALUATOR_OPTIONS",
     "add_data_options",
     "add_evaluator_options",
+    "add_executor_options",
     "add_network_options",
     "add_run_options",
     "add_sampling_options",
     "add_slices_option",
+    "executor_arguments",
     "positive",
     "run_arguments",
     "session_from",
@@ -71,6 +73,39 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
         metavar="auto|N",
         help="images per call of the model; changes rounding at most (default: auto)",
     )
+
+
+def _gpus(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number") from None
+
+
+def add_executor_options(parser: argparse.ArgumentParser) -> None:
+    """Adds where the networks work."""
+    group = parser.add_argument_group("many GPUs (needs instbench[ray])")
+    group.add_argument(
+        "--executor",
+        choices=("local", "ray"),
+        default=defaults.EXECUTOR,
+        help="this process, or workers of a Ray cluster (default: local)",
+    )
+    group.add_argument(
+        "--address", metavar="auto|HOST:PORT", help="the cluster (default: one on this machine, for this run)"
+    )
+    group.add_argument("--workers", type=positive, metavar="N", help="workers (default: one per GPU, or one)")
+    group.add_argument(
+        "--gpus-per-worker",
+        type=_gpus,
+        metavar="G",
+        help="GPUs of each, 0.5 for half a one (default: 1 if any)",
+    )
+
+
+def executor_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Turns parsed options into what `instbench.api.run` takes about the executor."""
+    return {name: getattr(args, name) for name in ("executor", "address", "workers", "gpus_per_worker")}
 
 
 def add_slices_option(parser: argparse.ArgumentParser) -> None:
@@ -145,6 +180,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add_data_options(parser)
     add_evaluator_options(parser)
     add_network_options(parser)
+    add_executor_options(parser)
 
 
 def session_from(args: argparse.Namespace) -> Any:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from instbench.cli.options import add_run_options, add_slices_option, run_arguments
+from instbench.cli.options import add_run_options, add_slices_option, executor_arguments, run_arguments
 from instbench.cli.output import make_console
 from instbench.errors import EXIT_DONE, EXIT_FAILURES
 
@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.dry_run:
         return dry_run(args)
-    outcomes = api.run(**run_arguments(args), fresh=args.fresh, shard=args.shard)
+    outcomes = api.run(**run_arguments(args), **executor_arguments(args), fresh=args.fresh, shard=args.shard)
     return report(outcomes, as_json=args.json, slices=args.slices)
 
 

@@ -123,7 +123,7 @@ def execute(
         record = _check_same(run, plan, shard) or _new_record(plan, shard)
         run.prepare()
         before, record.status, record.error = record.status, "started", None
-        record.environment["executor"] = {"kind": "local"} if executor is None else executor.facts()
+        _note_executor(record, executor)
         _save(run, record)
         with _recorded(run, record):
             with _timed(record, "plan"):
@@ -155,6 +155,7 @@ def execute(
                 results = _observe_and_score(
                     run, record, plan.benchmark, plan.layouts, plan.evaluators, session, look=look
                 )
+        _note_executor(record, executor)
         failed = tuple(made.failed)
         if failed:
             record.status, record.error = "error", f"{len(failed)} images could not be made"
@@ -263,6 +264,10 @@ def _new_record(plan: Plan, shard: Shard | None) -> RunRecord:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _note_executor(record: RunRecord, executor: Executor | None) -> None:
+    record.environment["executor"] = {"kind": "local"} if executor is None else executor.facts()
 
 
 def _save(run: RunFolder, record: RunRecord) -> None:

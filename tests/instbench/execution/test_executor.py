@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 
 from instbench import api
+from instbench.cli.main import main
+from instbench.errors import InputError
 from instbench.execution.executor import Answer
 from instbench.execution.local import execute
 from instbench.execution.look import Looker
+from instbench.execution.plan import make_requests
+from instbench.execution.ray_worker import Job, Trouble, Worker
 from instbench.execution.session import Session
-from instbench.generators.base import GenerationRequest
+from instbench.generators.base import GenerationRequest, SamplingSettings
 from instbench.runs.store import RunFolder
-from tests.instbench.fakes import write_benchmark
+from tests.instbench.fakes import CANVAS, write_benchmark
 
 
 class Backwards:
@@ -86,3 +93,84 @@ def test_a_failure_is_reported_as_in_local_mode(toy, tmp_path, fakes):
     run = RunFolder(outcome.folder)
     assert run.read_image_log()[key]["error"] == "RuntimeError: not this one"
     assert run.read_run().status == "error"
+
+
+# -- which executor
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"executor": "ray", "workers": 0}, "--workers 0: give 1 or more"),
+        ({"executor": "ray", "gpus_per_worker": 1.5}, "--gpus-per-worker 1.5: give 0, a whole number"),
+        ({"executor": "ray", "gpus_per_worker": -1}, "--gpus-per-worker -1: give 0, a whole number"),
+        (
+            {"executor": "ray", "gpus_per_worker": float("nan")},
+            "--gpus-per-worker nan: give 0, a whole number",
+        ),
+        ({"executor": "dask"}, "--executor dask: unknown; choose local or ray"),
+        ({"workers": 2}, "--workers 2: belongs to --executor ray"),
+        ({"address": "auto"}, "--address auto: belongs to --executor ray"),
+        ({"executor": "ray", "address": "127.0.0.1:1"}, "--address 127.0.0.1:1: nobody listens there"),
+        ({"executor": "ray", "address": "127.0.0.1:x"}, "--address 127.0.0.1:x: nobody listens there"),
+    ],
+)
+def test_wrong_options_are_one_line(options, line, tmp_path):
+    with pytest.raises(InputError) as caught:
+        api.run("shapes-box", tmp_path / "run", **options)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_ray_the_line_says_how_to_get_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert main(["run", "shapes-box", "-o", str(tmp_path / "run"), "--executor", "ray"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --executor ray: Ray is not installed")
+    assert line.endswith("pip install 'instbench[ray]'")
+
+
+# -- a worker, without Ray
+
+
+@pytest.fixture
+def job(toy, fakes) -> Job:
+    [(plan, _)] = api.plan_runs(toy, "nowhere", model="fake", limit=2)
+    return Job("job", plan.model, None, "auto", plan.benchmark, plan.layouts, plan.identity)
+
+
+def test_a_worker_gets_its_job_once_and_answers_with_plain_data(job):
+    fetched = []
+    worker = Worker("cpu", 1, lambda reference: fetched.append(reference) or job)
+    for request in make_requests(job.benchmark, job.layouts, seed=0, sampling=SamplingSettings()):
+        reply = worker.generate("job", ["there"], [request])
+        [(key, image)] = reply.images
+        assert (key, image.image.size) == (request.layout.image_key, (CANVAS, CANVAS))
+        assert pickle.loads(pickle.dumps(reply)).images[0][0] == key  # noqa: S301
+    assert fetched == ["there"]
+
+
+@pytest.mark.parametrize("role", ["generator", "evaluators"])
+def test_a_worker_with_other_networks_says_in_what_they_differ(job, role):
+    networks = {"generator": {"kind": "fake"}, "evaluators": {"detector": {"kind": "fake-detector"}}}
+    identity = job.identity.model_copy(update={role: networks[role]})
+    worker = Worker("cpu", 1, lambda reference: replace(job, identity=identity))
+    reply = (worker.generate if role == "generator" else worker.observe)("job", ["there"], [])
+    assert str(reply.refused).startswith(f"other networks than the run's: {role}.")
+    assert reply.images == []
+    assert reply.rows == {}
+
+
+def test_troubles_travel_as_plain_data():
+    class OddError(ArithmeticError):
+        pass
+
+    for error, base in (
+        (OddError("a"), RuntimeError),
+        (InputError("b"), InputError),
+        (FileNotFoundError("c"), OSError),
+    ):
+        back = pickle.loads(pickle.dumps(Trouble.of(error))).exception()  # noqa: S301
+        assert (type(back).__name__, str(back)) == (type(error).__name__, str(error))
+        assert isinstance(back, base)

@@ -1,0 +1,200 @@
+"""The Ray executor on a small cluster of this machine; run by `make test-ray`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from instbench import api
+from instbench.cli.main import main
+from instbench.errors import InputError
+from instbench.execution.session import Session
+from instbench.generators.base import SamplingSettings
+from instbench.runs.store import RunFolder
+from tests.instbench.execution import ray_models
+
+pytestmark = pytest.mark.ray
+
+MODELS = "tests.instbench.execution.ray_models"
+LAYOUTS = 4
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Ray for all tests of this file."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    ray.init(num_cpus=3, num_gpus=0, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The shipped weights in this process."""
+    folder = tmp_path_factory.mktemp("local") / "run"
+    api.run("shapes-texture", folder, session=Session(batch_size=1), **arguments())
+    return RunFolder(folder)
+
+
+def arguments() -> dict[str, Any]:
+    return {"limit": LAYOUTS, "sampling": SamplingSettings(num_inference_steps=4)}
+
+
+def generate(
+    name: str, folder: Path, workers: int | None = None, *, limit: int = LAYOUTS, size: int = 1, **more: Any
+) -> Any:
+    if workers is not None:
+        more |= {"executor": "ray", "workers": workers}
+    more["session"] = Session(batch_size=size)
+    [outcome] = api.generate("shapes-box", folder, model=f"{MODELS}:{name}", limit=limit, **more)
+    return outcome
+
+
+def pictures(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "images").iterdir())}
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_workers_give_what_one_process_gives(cluster, local, tmp_path, workers):
+    session = Session(batch_size=1)
+    api.run(
+        "shapes-texture", tmp_path / "run", executor="ray", workers=workers, session=session, **arguments()
+    )
+    run = RunFolder(tmp_path / "run")
+    assert pictures(run.root) == pictures(local.root)
+    assert run.results_json.read_bytes() == local.results_json.read_bytes()
+    for table in local.observations.iterdir():
+        assert pq.read_table(table).equals(pq.read_table(run.observations / table.name), check_metadata=True)
+    assert pq.read_table(run.instances_parquet).equals(pq.read_table(local.instances_parquet))
+    record = run.read_run()
+    assert record.identity == local.read_run().identity
+    executor = record.environment["executor"]
+    assert (executor["kind"], executor["workers"], executor["gpus_per_worker"]) == ("ray", workers, 0)
+    [machine] = executor["machines"].values()
+    assert 1 <= machine["workers"] <= workers
+    assert "torch" in machine["versions"]
+
+
+def test_a_killed_worker_costs_nothing_but_time(cluster, tmp_path, caplog):
+    generate("Slow", tmp_path / "local", limit=12)
+    killed = []
+
+    def kill() -> None:
+        run = RunFolder(tmp_path / "ray")
+        while not (log := run.read_image_log() if run.root.exists() else {}):
+            time.sleep(0.05)
+        killed.append(next(iter(log.values()))["info"]["pid"])
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    outcome = generate("Slow", tmp_path / "ray", workers=2, limit=12)
+    killer.join()
+    assert (outcome.made, outcome.failed) == (12, ())
+    assert pictures(tmp_path / "ray") == pictures(tmp_path / "local")
+    assert "its work goes to others" in caplog.text
+    pids = {one["info"]["pid"] for one in RunFolder(tmp_path / "ray").read_image_log().values()}
+    assert len(pids) >= 2
+    assert os.getpid() not in pids
+
+
+def test_a_run_begins_here_and_ends_there(cluster, tmp_path):
+    whole = generate("Greys", tmp_path / "whole").folder
+    for first, then in ((None, 2), (2, None)):
+        folder = tmp_path / f"from-{first}"
+        generate("Greys", folder, workers=first)
+        gone = sorted((folder / "images").iterdir())[:2]
+        for path in gone:
+            path.unlink()
+        again = generate("Greys", folder, workers=then)
+        assert (again.made, again.kept) == (2, LAYOUTS - 2)
+        assert pictures(folder) == pictures(whole)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_layout_that_fails_is_reported_as_in_one_process(cluster, tmp_path, size):
+    errors = []
+    for folder, workers in ((tmp_path / "local", None), (tmp_path / "ray", 2)):
+        outcome = generate("Refusing", folder, workers, size=size)
+        assert (outcome.made, outcome.failed) == (LAYOUTS - 1, (ray_models.BAD_KEY,))
+        errors.append(RunFolder(folder).read_image_log()[ray_models.BAD_KEY]["error"])
+    assert errors == ["ArithmeticError: not this one"] * 2
+
+
+def test_what_fails_on_one_worker_is_tried_on_another(cluster, tmp_path):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    generate("Greys", tmp_path / "ready", 2, limit=1)
+    outcome = generate("Fickle", tmp_path / "run", 2, checkpoint=marks, limit=12)
+    # The first tasks may find one worker ready, and no other to try.
+    assert len(outcome.failed) <= 2
+    assert outcome.made >= 10
+
+
+def test_a_layout_that_kills_workers_is_given_up(cluster, tmp_path):
+    outcome = generate("Deadly", tmp_path / "run", 2, size=2)
+    assert (outcome.made, outcome.failed) == (LAYOUTS - 1, (ray_models.BAD_KEY,))
+    error = RunFolder(tmp_path / "run").read_image_log()[ray_models.BAD_KEY]["error"]
+    assert error == "WorkerDied: 3 workers died while they made it"
+
+
+def test_a_model_that_always_fails_stops_the_run(cluster, tmp_path):
+    with pytest.raises(Exception, match="never") as caught:
+        generate("Hopeless", tmp_path / "run", 2, limit=8)
+    assert type(caught.value).__name__ == "ArithmeticError"
+    assert RunFolder(tmp_path / "run").read_run().error == "ArithmeticError: never"
+
+
+def test_workers_with_other_weights_are_refused(cluster, tmp_path):
+    with pytest.raises(InputError) as caught:
+        generate("Different", tmp_path / "run", 2)
+    assert "is refused: other networks than the run's: generator.weights (" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_gpu(cluster, tmp_path, capsys):
+    asked = [
+        "generate",
+        "shapes-box",
+        "--model",
+        f"{MODELS}:Greys",
+        "--limit",
+        "1",
+        "-o",
+        str(tmp_path / "run"),
+    ]
+    assert main([*asked, "--executor", "ray", "--gpus-per-worker", "1"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --gpus-per-worker 1: this machine has no GPU")
+
+
+def test_the_command_line_starts_a_cluster_and_keeps_quiet(tmp_path):
+    asked = [
+        "shapes-box",
+        "--model",
+        f"{MODELS}:Greys",
+        "--limit",
+        "3",
+        "-o",
+        str(tmp_path / "run"),
+        "--json",
+    ]
+    command = [sys.executable, "-m", "instbench", "generate", *asked, "--executor", "ray"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    [outcome] = json.loads(done.stdout)
+    assert outcome["images_made"] == 3
+    assert all(line.startswith("generate: ") for line in done.stderr.splitlines()), done.stderr
