@@ -17,11 +17,8 @@ from instbench.execution.session import Session
 from instbench.generators.base import Generator
 from instbench.generators.instance_diffusion import InstanceDiffusionGenerator
 from instbench.generators.variants import Variant, VariantGenerator
-from instbench.runs.records import ResultsRecord
-from instbench.runs.store import RunFolder
-from instbench.statistics.intervals import holm, paired_difference
-from instbench.statistics.samples import Samples
-from instbench.statistics.store import read_samples
+from instbench.statistics.comparison import ComparisonRow, compare_runs
+from instbench.statistics.intervals import holm
 
 __all__ = ["AblationSession", "Answer", "Difference", "Number", "answer", "plan_ablation"]
 
@@ -171,53 +168,46 @@ def answer(
     plans = list(plan_ablation(question, output, session, **options))
     for _, _, plan, folder in plans:
         check_folder(plan, folder)
-    results: dict[tuple[str, str], tuple[ResultsRecord, Path]] = {}
-    for measure, variant, plan, folder in plans:
+    for _, variant, plan, folder in plans:
         folder.parent.mkdir(parents=True, exist_ok=True)
         outcome = execute(plan, folder, session)
         if outcome.results is None or outcome.failed:
             raise InputError(
                 f"{folder}: {len(outcome.failed)} images could not be made; run the command again"
             )
-        results[measure.benchmark, variant.name] = (outcome.results, folder)
-        logger.info("%s: %s on %s done", question.name, variant.name, measure.benchmark)
+        logger.info("%s: %s on %s done", question.name, variant.name, plan.benchmark.name)
+    names = [variant.name for variant in question.variants]
     numbers: list[Number] = []
     for measure in question.measures:
-        runs = [results[measure.benchmark, variant.name] for variant in question.variants]
-        samples = [read_samples(RunFolder(folder).samples_npz) for _, folder in runs]
-        for metric in measure.metrics:
-            before = samples[0].metrics.get(metric)
-            baseline = runs[0][0].metrics[metric].value
-            for position, (variant, (record, _)) in enumerate(zip(question.variants, runs, strict=True)):
-                found = record.metrics[metric]
-                after = samples[position].metrics.get(metric)
-                numbers.append(
-                    Number(
-                        benchmark=measure.benchmark,
-                        metric=metric,
-                        variant=variant.name,
-                        label=variant.label or variant.name,
-                        value=found.value,
-                        ci95=found.ci95,
-                        n_scored=found.n_scored,
-                        unit=found.unit,
-                        higher_is_better=found.higher_is_better,
-                        difference=_difference(before, after, baseline, found.value) if position else None,
-                    )
+        folders = [folder for asked, _, _, folder in plans if asked is measure]
+        for row in compare_runs(folders, labels=names, metrics=measure.metrics).rows:
+            numbers += [
+                Number(
+                    benchmark=row.benchmark,
+                    metric=row.metric,
+                    variant=variant.name,
+                    label=variant.label or variant.name,
+                    value=found.value,
+                    ci95=found.ci95,
+                    n_scored=found.n_scored,
+                    unit=row.unit,
+                    higher_is_better=row.higher_is_better,
+                    difference=_difference(row, position) if position else None,
                 )
+                for position, (variant, found) in enumerate(
+                    zip(question.variants, row.estimates, strict=True)
+                )
+            ]
     return Answer(question, _adjusted(numbers), len(plans[0][2].layouts))
 
 
-def _difference(
-    before: Samples | None, after: Samples | None, baseline: float | None, value: float | None
-) -> Difference | None:
-    """The paired difference; without an interval where there are too few images for one."""
-    if baseline is None or value is None:
+def _difference(row: ComparisonRow, position: int) -> Difference | None:
+    """The paired difference from the first variant; without an interval where there are too few images for one."""
+    before, after = row.estimates[0].value, row.estimates[position].value
+    if before is None or after is None:
         return None
-    found = None if before is None or after is None else paired_difference(before, after)
-    if found is None:
-        return Difference(value - baseline)
-    return Difference(found.value, found.ci95, found.p_value)
+    found = row.differences[position]
+    return Difference(after - before) if found is None else Difference(found.value, found.ci95, found.p_value)
 
 
 def _adjusted(numbers: Sequence[Number]) -> tuple[Number, ...]:

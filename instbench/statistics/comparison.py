@@ -138,30 +138,31 @@ def compare_runs(
     baseline: int = 0,
     slices: bool = False,
     objects: bool = False,
+    metrics: Sequence[str] | None = None,
 ) -> Comparison:
     """Compares runs on the same layouts, seeds and evaluators.
 
     Args:
-        folders: Run folders, at least two; or in place of one, the folders of several runs of one model that differ
+        folders: Run folders; or in place of one, the folders of several runs of one model that differ
             in the seed alone, which count as repeats.
         labels: Names; None takes the models', with the folders' where they would repeat.
         baseline: Which model the others are compared with.
         slices: Also compare every number in every bin.
         objects: Also compare means over objects that the benchmark does not list; unlike AP, every image has them.
+        metrics: Numbers of the benchmark to compare; None takes all.
 
     Raises:
         InputError: If a run is not scored, or they differ in benchmark, edition, layouts, evaluators or seeds; says
             in what.
     """
-    if len(folders) < 2:
-        raise InputError("compare: one run given; give two or more")
     if not 0 <= baseline < len(folders):
         raise InputError(f"--baseline {baseline}: there are {len(folders)} runs, numbered from 0")
     models = read_models([[one] if isinstance(one, Path) else list(one) for one in folders])
     first = models[0].runs[0]
     resamples = draw_resamples(len(first.keys))
     family: list[Judged] = []
-    for metric, record in first.results.metrics.items():
+    for metric in first.results.metrics if metrics is None else metrics:
+        record = first.results.metrics[metric]
         samples = [model.samples(metric) for model in models]
         estimates = tuple(
             _metric_estimate(model, metric, one, resamples)

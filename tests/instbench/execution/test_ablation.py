@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from instbench.benchmarks import Benchmark
@@ -34,7 +33,8 @@ from instbench.generators.base import SamplingSettings
 from instbench.generators.variants import FREEU, Variant
 from instbench.layouts.types import Condition
 from instbench.reports.ablation import ablation_csv, write_answers
-from instbench.statistics.samples import RatioSamples
+from instbench.statistics import comparison as statistics
+from instbench.statistics.comparison import ComparisonRow, Estimate
 
 TINY = Question(
     "tiny",
@@ -200,16 +200,16 @@ def test_dry_run_lists_the_runs(tmp_path, capsys):
 
 
 def test_differences_are_paired_and_corrected_as_one_family():
-    counts = np.ones(40)
-    before = RatioSamples(np.tile([0.0, 1.0], 20), counts)
-    better = RatioSamples(np.ones(40), counts)
-    same = _difference(before, before, 0.5, 0.5)
-    apart = _difference(before, better, 0.5, 1.0)
-    assert (same.value, same.p_adjusted) == (0.0, 1.0)
-    assert apart.value == 0.5
-    assert 0.2 < apart.ci95[0] < 0.5 < apart.ci95[1] < 0.8
-    assert _difference(None, better, 0.5, 1.0) == Difference(0.5)
-    assert _difference(before, better, None, 1.0) is None
+    known, unknown = (Estimate(value, None, 40) for value in (0.5, None))
+    paired = statistics.Difference(0.4, (0.2, 0.6), 0.01, 0.9)
+
+    def row(*estimates, differences):
+        return ComparisonRow("b", "m", "fraction", True, None, None, estimates, differences, ())
+
+    # p is corrected over the question, not over the pairs of one benchmark.
+    assert _difference(row(known, known, differences=(None, paired)), 1) == Difference(0.4, (0.2, 0.6), 0.01)
+    assert _difference(row(known, known, differences=(None, None)), 1) == Difference(0.0)
+    assert _difference(row(unknown, known, differences=(None, None)), 1) is None
     number = Number("b", "m", "v", "v", 1.0, None, 40, "fraction", True)
     family = [replace(number, difference=Difference(0.1, None, p)) for p in (0.02, 0.01)]
     assert [one.difference.p_adjusted for one in _adjusted([number, *family])[1:]] == [0.02, 0.02]
