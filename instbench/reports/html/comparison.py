@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from instbench.errors import InputError
 from instbench.reports.html.build import check_output, image_commands, write_page
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from instbench.statistics.comparison import Difference
 
 __all__ = ["build_comparison"]
+
+Tested: TypeAlias = "dict[tuple[str, str | None, str | None], Difference]"
+"""Paired differences by number, slice and bin; no slice is the whole."""
+
+_PAIRED = ("95 %", "adjusted p")
 
 _MUST_AGREE = (
     "benchmark",
@@ -60,10 +65,11 @@ def build_comparison(first: Path, second: Path, output: Path) -> Path:
     keys = [layout.image_key for layout in runs[0].layouts]
     pictures, linked = make_pictures([(run.folder, keys) for run in runs], output)
     entries = make_entries(runs, pictures, [image_commands(run) for run in runs])
+    tested, note = _tested(runs, labels)
     parts = (
-        _numbers(runs, labels) + _wins(entries, labels),
+        _numbers(runs, labels, tested, note) + _wins(entries, labels),
         _failures(runs, labels),
-        _slices(runs, labels),
+        _slices(runs, labels, tested),
         gallery_section(entries, labels),
         _differences(differences, labels),
         facts_section(runs[0], f"How {labels[0]} was made"),
@@ -100,36 +106,43 @@ def _labels(runs: Sequence[RunData]) -> tuple[str, str]:
     return f"{first} ({names[0]})", f"{second} ({names[1]})"
 
 
-def _numbers(runs: Sequence[RunData], labels: Sequence[str]) -> str:
+def _numbers(runs: Sequence[RunData], labels: Sequence[str], tested: Tested, note: str) -> str:
     rows = []
     names = [name for name in runs[0].results.metrics if name in runs[1].results.metrics]
-    tested, note = _tested(runs, labels)
     for name in names:
         records = [run.results.metrics[name] for run in runs]
         cells = [_value_with_interval(record) for record in records]
         better = "higher" if records[0].higher_is_better else "lower"
         scored = " / ".join(str(record.n_scored) for record in records)
-        paired = tested.get(name)
-        interval = "-" if paired is None else f"{paired.ci95[0]:+.3f} to {paired.ci95[1]:+.3f}"
-        p_value = "-" if paired is None else f"{paired.p_adjusted:.3g}"
         first = f"<code>{escape(name)}</code>"
-        rows.append((first, *cells, _difference(records), interval, p_value, better, scored))
-    headings = ("metric", *labels, "difference", "95 %", "adjusted p", "better", "scored")
+        paired = _paired(tested.get((name, None, None)))
+        rows.append((first, *cells, _difference(records), *paired, better, scored))
+    headings = ("metric", *labels, "difference", *_PAIRED, "better", "scored")
     content = table(headings, rows, numbers=(1, 2, 3, 4, 5, 7))
     return section("numbers", "Numbers", content + f'<p class="note">{escape(note)}</p>')
 
 
-def _tested(runs: Sequence[RunData], labels: Sequence[str]) -> tuple[dict[str, Difference], str]:
-    """Paired differences by metric, and a line on them; none where the runs cannot be paired."""
+def _tested(runs: Sequence[RunData], labels: Sequence[str]) -> tuple[Tested, str]:
+    """Paired differences, and a line on them; none where the runs cannot be paired."""
     from instbench.statistics.comparison import compare_runs
 
     try:
-        found = compare_runs([run.folder.root for run in runs], labels=labels)
+        found = compare_runs([run.folder.root for run in runs], labels=labels, slices=True)
     except InputError as error:
         return {}, f"Differences without intervals: {error}."
-    tested = {row.metric: row.differences[1] for row in found.rows if row.slice is None}
-    note = "Intervals and p values of differences: paired over images, Holm's correction over all numbers."
-    return {name: one for name, one in tested.items() if one is not None}, note
+    note = (
+        "Intervals and p values of differences: paired over images, Holm's correction over all numbers, and over all "
+        "slices."
+    )
+    tested = {(row.metric, row.slice, row.bin): row.differences[1] for row in found.rows}
+    return {key: one for key, one in tested.items() if one is not None}, note
+
+
+def _paired(found: Difference | None) -> tuple[str, str]:
+    """Cells below `_PAIRED`."""
+    if found is None:
+        return "-", "-"
+    return f"{found.ci95[0]:+.3f} to {found.ci95[1]:+.3f}", f"{found.p_adjusted:.3g}"
 
 
 def _value_with_interval(record: MetricRecord) -> str:
@@ -171,7 +184,7 @@ def _failures(runs: Sequence[RunData], labels: Sequence[str]) -> str:
     return section("failures", "What went wrong", table(headings, rows, numbers=(2, 3, 4)))
 
 
-def _slices(runs: Sequence[RunData], labels: Sequence[str]) -> str:
+def _slices(runs: Sequence[RunData], labels: Sequence[str], tested: Tested) -> str:
     parts = []
     first, second = (run.results.slices for run in runs)
     for number in first:
@@ -182,14 +195,18 @@ def _slices(runs: Sequence[RunData], labels: Sequence[str]) -> str:
                 records = [bins[label], others[label]]
                 bars = "".join(bar(one.value, getattr(one, "ci95", None)) for one in records)
                 values = ["-" if one.value is None else f"{one.value:.3f}" for one in records]
-                rows.append((isolated(label), bars, *values, _difference(records), str(records[0].n_scored)))
-            headings = (name.replace("_", " "), "0 to 1", *labels, "difference", "n")
+                paired = _paired(tested.get((number, name, label)))
+                scored = str(records[0].n_scored)
+                rows.append((isolated(label), bars, *values, _difference(records), *paired, scored))
+            headings = (name.replace("_", " "), "0 to 1", *labels, "difference", *_PAIRED, "n")
             title = f"<h3>{escape(number.replace('_', ' '))} by {escape(name.replace('_', ' '))}</h3>"
-            parts.append(f'<div class="slice">{title}{table(headings, rows, numbers=(2, 3, 4, 5))}</div>')
+            parts.append(
+                f'<div class="slice">{title}{table(headings, rows, numbers=(2, 3, 4, 5, 6, 7))}</div>'
+            )
     if not parts:
         return ""
     note = f'<p class="note">Upper bar: {isolated(labels[0])}; lower bar: {isolated(labels[1])}.</p>'
-    return section("slices", "Slices", note + f'<div class="slices">{"".join(parts)}</div>')
+    return section("slices", "Slices", note + f'<div class="slices wide">{"".join(parts)}</div>')
 
 
 def _differences(differences: Sequence[FieldDifference], labels: Sequence[str]) -> str:

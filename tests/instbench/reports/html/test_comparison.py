@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,10 +54,17 @@ def test_paired_intervals_stand_beside_the_difference(
         (None, difference),
         ("a", "b"),
     )
-    found = comparison.Comparison(("good", "worse"), 0, "synthetic-box", 1, "strict", 6, (0,), (row,))
+    sliced = replace(
+        row,
+        slice="size",
+        bin="large",
+        differences=(None, replace(difference, ci95=(-0.4, -0.1), p_adjusted=0.04)),
+    )
+    found = comparison.Comparison(("good", "worse"), 0, "synthetic-box", 1, "strict", 6, (0,), (row, sliced))
     monkeypatch.setattr(comparison, "compare_runs", lambda *_, **__: found)
     text = build_comparison(*runs, tmp_path / "both.html").read_text(encoding="utf-8")
     assert re.search(r">-0\.133<.{0,40}>-0\.200 to -0\.050<.{0,40}>0\.02<", text)
+    assert re.search(r">large<.{0,900}>-0\.400 to -0\.100<.{0,40}>0\.04<", text)
 
 
 @pytest.mark.parametrize(
