@@ -423,8 +423,6 @@ def compare(
     from instbench.statistics.compared import by_benchmark
     from instbench.statistics.comparison import compare_runs
 
-    if len(paths) < 2:
-        raise InputError("compare: one run given; give two or more")
     options: dict[str, Any] = {"labels": labels, "baseline": baseline, "slices": slices, "objects": objects}
     groups = [[path] if isinstance(path, str | Path) else list(path) for path in paths]
     found = [[find_runs(path) for path in group] for group in groups]

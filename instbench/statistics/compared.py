@@ -218,8 +218,10 @@ def by_benchmark(found: Sequence[Sequence[Sequence[Path]]]) -> list[list[list[Pa
         For each benchmark that all have, the run folders of each model.
 
     Raises:
-        InputError: If a repeat has two runs of a benchmark, or no benchmark is in all.
+        InputError: If there is one model, a repeat has two runs of a benchmark, or no benchmark is in all.
     """
+    if len(found) < 2:
+        raise InputError("compare: one run given; give two or more")
     if all(len(folders) == 1 for model in found for folders in model):
         return [[[folders[0] for folders in model] for model in found]]
     named = [[_named(folders) for folders in model] for model in found]
