@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from instbench import defaults
-from instbench.benchmarks import Benchmark, CocoData, load_benchmark
+from instbench.benchmarks import Benchmark, load_benchmark
 from instbench.errors import InputError
 from instbench.execution.local import RunOutcome, check_folder, execute, rescore
 from instbench.execution.merge import merge_shards
-from instbench.execution.plan import Plan, RunSettings, make_plan
+from instbench.execution.plan import Plan, make_plan
 from instbench.execution.ray import RayOptions, make_executor
 from instbench.execution.session import Session
-from instbench.execution.shards import Shard
-from instbench.generators.base import SamplingSettings
-from instbench.registry import EVALUATOR_ROLES
+from instbench.options import (
+    EvaluatorOptions,
+    ImageOptions,
+    PlanOptions,
+    RunOptions,
+    check_names,
+    replacements,
+    run_settings,
+)
 from instbench.runs.store import RunFolder
 
 if TYPE_CHECKING:
@@ -51,37 +57,26 @@ def _targets(benchmarks: str | Sequence[str], output: Path, edition: str) -> lis
 
 
 def plan_runs(
-    benchmarks: str | Sequence[str],
-    output: str | Path,
-    *,
-    model: str | None = None,
-    checkpoint: str | Path | None = None,
-    edition: str = defaults.EDITION,
-    limit: int | None = None,
-    seed: int = defaults.SEED,
-    sampling: SamplingSettings | None = None,
-    annotations: str | Path | None = None,
-    captions: str | Path | None = None,
-    images: str | Path | None = None,
-    detector: str | Path | None = None,
-    image_text: str | Path | None = None,
-    features: str | Path | None = None,
-    session: Session | None = None,
+    benchmarks: str | Sequence[str], output: str | Path, **options: Unpack[PlanOptions]
 ) -> list[tuple[Plan, Path]]:
-    """Plans runs without writing anything; see `run` for the arguments.
+    """Plans runs without writing anything; see `run`.
 
     Returns:
         Each plan with the folder that it would use.
     """
-    session = session or Session()
-    data = _own_data(annotations, captions, images)
-    targets = _targets(benchmarks, Path(output), edition)
-    evaluators = _replacements(detector, image_text, features)
-    _check_used(evaluators, [target.benchmark for target in targets])
-    settings = RunSettings(
-        limit=limit, seed=seed, sampling=sampling or SamplingSettings(), data=data, evaluators=evaluators
-    )
+    check_names("plan_runs", options, PlanOptions)
+    return _plans(benchmarks, output, options)
+
+
+def _plans(
+    benchmarks: str | Sequence[str], output: str | Path, options: PlanOptions
+) -> list[tuple[Plan, Path]]:
+    session = options.get("session") or Session()
+    targets = _targets(benchmarks, Path(output), options.get("edition", defaults.EDITION))
+    settings = run_settings(options, [target.benchmark for target in targets], options.get("sampling"))
+    checkpoint = options.get("checkpoint")
     weights = None if checkpoint is None else Path(checkpoint)
+    model = options.get("model")
     return [
         (
             make_plan(target.benchmark, session, model=model, checkpoint=weights, settings=settings),
@@ -91,97 +86,15 @@ def plan_runs(
     ]
 
 
-def _own_data(
-    annotations: str | Path | None, captions: str | Path | None, images: str | Path | None
-) -> CocoData | None:
-    """The user's data; paths become absolute, so that `score` finds the real images from wherever it is called."""
-    if annotations is None:
-        if captions is not None or images is not None:
-            raise InputError("--captions and --images belong to --annotations; give --annotations FILE too")
-        return None
-    if images is not None and not Path(images).is_dir():
-        raise InputError(f"--images {images}: no such folder")
-    return CocoData(
-        annotations=Path(annotations).absolute(),
-        captions=None if captions is None else Path(captions).absolute(),
-        images=None if images is None else Path(images).absolute(),
-    )
-
-
-def _replacements(
-    detector: str | Path | None, image_text: str | Path | None, features: str | Path | None
-) -> dict[str, str]:
-    """Evaluators by role; paths become absolute, so that `score` finds them from wherever it is called."""
-    given = {"detector": detector, "image_text": image_text, "features": features}
-    return {role: _absolute(role, str(name)) for role, name in given.items() if name is not None}
-
-
-def _absolute(role: str, name: str) -> str:
-    if name in EVALUATOR_ROLES[role][0]:
-        return name
-    model, equals, path = name.partition("=")  # MODEL=FILE of open_clip
-    if equals and Path(path).exists():
-        return f"{model}={Path(path).absolute()}"
-    return str(Path(name).absolute()) if Path(name).exists() else name
-
-
-def _check_used(evaluators: Mapping[str, str], benchmarks: Sequence[Benchmark]) -> None:
-    for role, name in evaluators.items():
-        if not any(role in one.evaluators.model_dump(exclude_none=True) for one in benchmarks):
-            asked = ", ".join(one.name for one in benchmarks)
-            kind = EVALUATOR_ROLES[role][0].kind
-            raise InputError(f"--{role.replace('_', '-')} {name}: {asked} uses no {kind}; leave it out")
-
-
 def run(
-    benchmarks: str | Sequence[str],
-    output: str | Path,
-    *,
-    model: str | None = None,
-    checkpoint: str | Path | None = None,
-    edition: str = defaults.EDITION,
-    limit: int | None = None,
-    seed: int = defaults.SEED,
-    sampling: SamplingSettings | None = None,
-    annotations: str | Path | None = None,
-    captions: str | Path | None = None,
-    images: str | Path | None = None,
-    detector: str | Path | None = None,
-    image_text: str | Path | None = None,
-    features: str | Path | None = None,
-    fresh: bool = False,
-    shard: Shard | None = None,
-    executor: str = defaults.EXECUTOR,
-    address: str | None = None,
-    workers: int | None = None,
-    gpus_per_worker: float | None = None,
-    session: Session | None = None,
+    benchmarks: str | Sequence[str], output: str | Path, **options: Unpack[RunOptions]
 ) -> list[RunOutcome]:
     """Generates and scores; a second call with the same arguments continues where the first stopped.
 
     Args:
         benchmarks: One or more benchmark names, or paths of benchmark files.
         output: The run folder; with several benchmarks each gets a folder of its name in it.
-        model: Generator name or ``package.module:factory``; None takes the benchmark's own, or the
-            reference model.
-        checkpoint: Checkpoint of the generator; None takes the shipped weights.
-        edition: "strict" or "paper".
-        limit: First so many layouts.
-        seed: Every image's seed is derived from this one.
-        sampling: Sampling settings; what is None is the benchmark's or the model's choice.
-        annotations: COCO-format instances file to use in place of the benchmark's data.
-        captions: COCO-format captions file to it.
-        images: Folder of the real images to it.
-        detector: Detector in place of the benchmark's: a name, or a path that `load_detector` takes.
-        image_text: Image-text model in place of the benchmark's, likewise.
-        features: Feature extractor in place of the benchmark's, likewise.
-        fresh: Delete the run that is in the folder first.
-        shard: Make and observe only this part of the images, without a score; `merge` joins the parts.
-        executor: "local", this process, or "ray", the workers of a Ray cluster.
-        address: "auto" or the address of the Ray cluster; None starts one on this machine.
-        workers: Ray workers; None takes one per GPU, or one.
-        gpus_per_worker: GPUs of a Ray worker; None takes 1 where there are any.
-        session: Loaded networks, to share between calls.
+        **options: Those of `instbench.options.RunOptions`: ``model``, ``checkpoint``, ``limit``, ``seed``, ...
 
     Returns:
         One outcome per benchmark.
@@ -189,47 +102,28 @@ def run(
     Raises:
         InputError: If anything that was given is wrong; one line that names it.
     """
-    return _run(locals(), score=True)
+    check_names("run", options, RunOptions)
+    return _run(benchmarks, output, options, score=True)
 
 
 def generate(
-    benchmarks: str | Sequence[str],
-    output: str | Path,
-    *,
-    model: str | None = None,
-    checkpoint: str | Path | None = None,
-    edition: str = defaults.EDITION,
-    limit: int | None = None,
-    seed: int = defaults.SEED,
-    sampling: SamplingSettings | None = None,
-    annotations: str | Path | None = None,
-    captions: str | Path | None = None,
-    images: str | Path | None = None,
-    detector: str | Path | None = None,
-    image_text: str | Path | None = None,
-    features: str | Path | None = None,
-    fresh: bool = False,
-    shard: Shard | None = None,
-    executor: str = defaults.EXECUTOR,
-    address: str | None = None,
-    workers: int | None = None,
-    gpus_per_worker: float | None = None,
-    session: Session | None = None,
+    benchmarks: str | Sequence[str], output: str | Path, **options: Unpack[RunOptions]
 ) -> list[RunOutcome]:
     """Makes the images only; `run` with the same arguments scores them later. See `run`."""
-    return _run(locals(), score=False)
+    check_names("generate", options, RunOptions)
+    return _run(benchmarks, output, options, score=False)
 
 
-def _run(arguments: dict[str, Any], *, score: bool) -> list[RunOutcome]:
-    fresh, shard = arguments.pop("fresh"), arguments.pop("shard")
-    workers = RayOptions(*(arguments.pop(name) for name in ("address", "workers", "gpus_per_worker")))
-    arguments["session"] = session = arguments["session"] or Session()
-    executor = make_executor(arguments.pop("executor"), session, workers)
-    plans = plan_runs(**arguments)
-    for (
-        plan,
-        folder,
-    ) in plans:  # a folder that cannot be used must not come to light after hours of other runs
+def _run(
+    benchmarks: str | Sequence[str], output: str | Path, options: RunOptions, *, score: bool
+) -> list[RunOutcome]:
+    options["session"] = session = options.get("session") or Session()
+    fresh, shard = options.get("fresh", False), options.get("shard")
+    workers = RayOptions(options.get("address"), options.get("workers"), options.get("gpus_per_worker"))
+    executor = make_executor(options.get("executor", defaults.EXECUTOR), session, workers)
+    plans = _plans(benchmarks, output, options)
+    # A folder that cannot be used must not come to light after hours of other runs.
+    for plan, folder in plans:
         check_folder(plan, folder, fresh=fresh, shard=shard)
     with executor or nullcontext():
         return [
@@ -281,61 +175,42 @@ def find_runs(path: str | Path) -> list[Path]:
 
 
 def score(
-    path: str | Path,
-    *,
-    detector: str | Path | None = None,
-    image_text: str | Path | None = None,
-    features: str | Path | None = None,
-    session: Session | None = None,
+    path: str | Path, *, session: Session | None = None, **evaluators: Unpack[EvaluatorOptions]
 ) -> list[RunOutcome]:
     """Observes and scores finished images again. For images made elsewhere see `score_images`.
 
     Args:
         path: A run folder, or a folder of run folders.
-        detector: Detector in place of the run's, see `run`; the run's identity changes with it.
-        image_text: Image-text model in place of the run's.
-        features: Feature extractor in place of the run's.
         session: Loaded networks, to share between calls.
+        **evaluators: Those of `instbench.options.EvaluatorOptions`, in place of the run's; the run's identity changes
+            with them.
 
     Returns:
         One outcome per run.
     """
+    check_names("score", evaluators, EvaluatorOptions)
     session = session or Session()
-    evaluators = _replacements(detector, image_text, features)
-    return [rescore(folder, session, evaluators) for folder in find_runs(path)]
+    return [rescore(folder, session, replacements(evaluators)) for folder in find_runs(path)]
 
 
-def plan_images(
-    folder: str | Path,
-    benchmark: str,
-    *,
-    edition: str = defaults.EDITION,
-    name: str | None = None,
-    limit: int | None = None,
-    seed: int = defaults.SEED,
-    annotations: str | Path | None = None,
-    captions: str | Path | None = None,
-    images: str | Path | None = None,
-    allow_missing: bool = False,
-    resize: bool = False,
-    allow_real: bool = False,
-    detector: str | Path | None = None,
-    image_text: str | Path | None = None,
-    features: str | Path | None = None,
-    session: Session | None = None,
-) -> Plan:
+def plan_images(folder: str | Path, benchmark: str, **options: Unpack[ImageOptions]) -> Plan:
     """Checks a folder of images made elsewhere and plans its run; writes nothing. See `score_images`."""
     from instbench.generators.image_folder import FolderRules, ImageFolderGenerator
 
-    ready = ImageFolderGenerator(Path(folder), FolderRules(allow_missing, resize, allow_real))
-    asked = load_benchmark(benchmark, edition)
-    evaluators = _replacements(detector, image_text, features)
-    _check_used(evaluators, [asked])
-    settings = RunSettings(
-        limit=limit, seed=seed, data=_own_data(annotations, captions, images), evaluators=evaluators
+    check_names("plan_images", options, ImageOptions)
+    rules = FolderRules(
+        options.get("allow_missing", False), options.get("resize", False), options.get("allow_real", False)
     )
-    where = Path(folder).absolute()
-    return make_plan(asked, session or Session(), checkpoint=where, settings=settings, ready=ready, name=name)
+    ready = ImageFolderGenerator(Path(folder), rules)
+    asked = load_benchmark(benchmark, options.get("edition", defaults.EDITION))
+    return make_plan(
+        asked,
+        options.get("session") or Session(),
+        checkpoint=Path(folder).absolute(),
+        settings=run_settings(options, [asked]),
+        ready=ready,
+        name=options.get("name"),
+    )
 
 
 def score_images(
@@ -343,21 +218,8 @@ def score_images(
     benchmark: str,
     output: str | Path,
     *,
-    edition: str = defaults.EDITION,
-    name: str | None = None,
-    limit: int | None = None,
-    seed: int = defaults.SEED,
-    annotations: str | Path | None = None,
-    captions: str | Path | None = None,
-    images: str | Path | None = None,
-    allow_missing: bool = False,
-    resize: bool = False,
-    allow_real: bool = False,
-    detector: str | Path | None = None,
-    image_text: str | Path | None = None,
-    features: str | Path | None = None,
     fresh: bool = False,
-    session: Session | None = None,
+    **options: Unpack[ImageOptions],
 ) -> RunOutcome:
     """Scores images that were made elsewhere, as a run of their own.
 
@@ -365,21 +227,8 @@ def score_images(
         folder: The images; how they are named is said by `instbench.generators.manifest.read_manifest`.
         benchmark: Name or path of the benchmark that they answer.
         output: The run folder.
-        edition: "strict" or "paper".
-        name: What to call their maker in the results.
-        limit: First so many layouts.
-        seed: Seed of metrics that draw at random.
-        annotations: COCO-format instances file to use in place of the benchmark's data.
-        captions: COCO-format captions file to it.
-        images: Folder of the real images to it, for FID and to notice real images in the folder.
-        allow_missing: Missing and unreadable images are misses, extra images are left out.
-        resize: Squash images of another size to the canvas.
-        allow_real: Score the folder although it holds the real images.
-        detector: Detector in place of the benchmark's, see `run`.
-        image_text: Image-text model in place of the benchmark's.
-        features: Feature extractor in place of the benchmark's.
         fresh: Delete the run that is in the output folder first.
-        session: Loaded networks, to share between calls.
+        **options: Those of `instbench.options.ImageOptions`: ``name``, ``limit``, ``allow_missing``, ...
 
     Returns:
         The outcome.
@@ -387,13 +236,11 @@ def score_images(
     Raises:
         InputError: If the folder does not answer the benchmark; `details` lists every file that does not fit.
     """
-    arguments = locals()
-    target = Path(arguments.pop("output"))
-    fresh = arguments.pop("fresh")
-    arguments["session"] = session = session or Session()
+    check_names("score_images", options, ImageOptions)
+    target = Path(output)
+    options["session"] = session = options.get("session") or Session()
     RunFolder(target).check_usable()
-    plan = plan_images(**arguments)
-    return execute(plan, target, session, fresh=fresh)
+    return execute(plan_images(folder, benchmark, **options), target, session, fresh=fresh)
 
 
 def compare(
