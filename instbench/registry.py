@@ -25,6 +25,7 @@ __all__ = [
     "FEATURES",
     "GENERATORS",
     "IMAGE_TEXT",
+    "READY_MADE",
     "Entry",
     "Registry",
     "check_evaluator",
@@ -271,6 +272,9 @@ FEATURES = Registry(
         ),
     ),
 )
+
+READY_MADE = ("real-images", "reconstructions", "image-folder")
+"""Generators that give pictures which exist, and draw no layout."""
 
 EVALUATOR_ROLES: Mapping[str, tuple[Registry, str]] = {
     "detector": (DETECTORS, "load_detector"),

@@ -28,7 +28,7 @@ from instbench.layouts.drawing import draw_layout
 from instbench.layouts.editing import Edit, EditedLayout, apply_edits
 from instbench.layouts.serialization import layout_to_json
 from instbench.layouts.types import Condition, Instance, Layout
-from instbench.registry import check_generator
+from instbench.registry import READY_MADE, check_generator
 from instbench.runs.atomic import TEMPORARY_PREFIX, sha256_bytes, write_bytes, write_json
 
 __all__ = ["MAX_IMAGES", "DrawSettings", "DrawnImage", "Drawing", "draw", "formats_of"]
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 MAX_IMAGES = 256
 """Pictures of one call; they are held in memory until all are made."""
 
-_READY_MADE = ("real-images", "reconstructions", "image-folder")
 _MAX_CANVAS = 2048
 _OURS = re.compile(r"layout\.json|layout-before\.json|draw\.json|\d{4}(-asked|-before|-changes)?\.png")
 
@@ -201,7 +200,7 @@ def _make_plan(source: DrawSource, session: Session, settings: DrawSettings, edi
     model = settings.model or source.model
     # Another model has other weights: the checkpoint of the source goes with the source's model alone.
     checkpoint = settings.checkpoint or (source.checkpoint if model == source.model else None)
-    if model in _READY_MADE:
+    if model in READY_MADE:
         raise InputError(
             f"model {model!r} makes no picture of a layout; give --model {defaults.MODEL} or another"
         )

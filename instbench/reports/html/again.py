@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 
+from instbench.registry import READY_MADE
 from instbench.runs.records import RunRecord
 
 __all__ = ["command_for_image", "command_for_run"]
@@ -25,20 +27,24 @@ def command_for_run(run: RunRecord, output: str = "runs/again") -> str:
     return shlex.join([*_words(run, _asked_limit(run)), "-o", output])
 
 
-def command_for_image(run: RunRecord, position: int, output: str = "runs/again") -> str:
-    """The command that makes one image again, as the last one of a shorter run.
+def command_for_image(folder: Path, run: RunRecord, key: str, position: int) -> str:
+    """The command that makes one image again.
 
-    An image depends on its own layout, the settings and the seed alone, so that a shorter run makes the same one.
+    Drawn from the run where a model made it. Ready pictures come as the last one of a shorter run: an image depends on
+    its own layout, the settings and the seed alone.
 
     Args:
+        folder: The run folder.
         run: ``run.json``.
+        key: Key of the image.
         position: Position of its layout in ``layouts.jsonl``, from 0.
-        output: Folder to write.
 
     Returns:
         One line for a POSIX shell.
     """
-    return shlex.join([*_words(run, position + 1), "-o", output])
+    if run.images_elsewhere is None and run.model not in READY_MADE:
+        return shlex.join(["instbench", "draw", "--from", f"{folder.as_posix()}/{key}", "-o", "drawn/again"])
+    return shlex.join([*_words(run, position + 1), "-o", "runs/again"])
 
 
 def _asked_limit(run: RunRecord) -> int | None:

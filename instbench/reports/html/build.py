@@ -62,7 +62,7 @@ def build_report(run_folder: Path, output: Path | None = None) -> Path:
 def image_commands(data: RunData) -> dict[str, str]:
     """The command that makes each image of a run again, by image key."""
     return {
-        layout.image_key: command_for_image(data.run, position)
+        layout.image_key: command_for_image(data.folder.root, data.run, layout.image_key, position)
         for position, layout in enumerate(data.layouts)
     }
 

@@ -218,7 +218,7 @@
     const sections = entry.views.flatMap((view, i) => [
       pair ? make("h3", {}, isolated(labels[i])) : null, figures(view, labels[i]), ...rowsOf(entry, view),
       make("p", { class: "note" }, `seed ${view.seed || "-"}; ${number(view.seconds, 2)} s; mean ${number(view.quality)}; image id ${entry.image_id}`),
-      make("h3", {}, "Make this image again (the last one of the run)"), command(view.again),
+      make("h3", {}, `Make this image again${view.again.startsWith("instbench draw ") ? "" : " (the last one of the run)"}`), command(view.again),
     ]);
     body.replaceChildren(make("p", { class: "prompt" }, isolated(entry.caption)), ...sections.filter(Boolean));
     const position = shown.indexOf(entry);

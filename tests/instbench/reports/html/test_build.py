@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import json
 import re
 import shlex
@@ -133,8 +134,18 @@ def test_missing_and_damaged_pictures_are_left_out(tmp_path: Path) -> None:
 
 def test_commands_are_quoted(tmp_path: Path) -> None:
     page = build_report(make_run(tmp_path / "run", model="a b; rm"))
+    assert shlex.quote("a b; rm") in html.unescape(page.read_text(encoding="utf-8"))
+    entry = data_of(page)["images"][2]
+    words = shlex.split(entry["views"][0]["again"])
+    assert words[:3] == ["instbench", "draw", "--from"]
+    assert words[3] == f"{tmp_path}/run/{entry['key']}"
+
+
+@pytest.mark.parametrize("model", ["real-images", "image-folder"])
+def test_ready_pictures_are_the_last_of_a_shorter_run(tmp_path: Path, model: str) -> None:
+    page = build_report(make_run(tmp_path / "run", model=model))
     words = shlex.split(data_of(page)["images"][2]["views"][0]["again"])
-    assert words[:5] == ["instbench", "run", "synthetic-box", "--model", "a b; rm"]
+    assert words[:5] == ["instbench", "run", "synthetic-box", "--model", model]
     assert words[words.index("--limit") + 1] == "3"
 
 
