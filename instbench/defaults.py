@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AUTO_BATCH_SIZE",
     "BATCH_SIZE",
+    "BYTES_PER_IMAGE",
     "CANVAS_SIZE",
     "CONVERT_DTYPE",
     "DEMO_LIMIT",
@@ -13,8 +14,10 @@ __all__ = [
     "EDITION",
     "EXECUTOR",
     "MODEL",
+    "MOST_BATCH_SIZE",
     "OBSERVE_CHUNK",
     "SEED",
+    "SMALL_CANVAS",
 ]
 
 MODEL = "reference"
@@ -28,7 +31,13 @@ CANVAS_SIZE = 512
 """Side in pixels of the canvas that `data prepare` writes ground truth for."""
 CONVERT_DTYPE = "float32"
 AUTO_BATCH_SIZE = 8
-"""Images per generator call for ``--batch-size auto``; halved when memory runs out."""
+"""Images per generator call for ``--batch-size auto`` on the CPU, where the canvas is small; else 1."""
+MOST_BATCH_SIZE = 32
+"""Images per generator call that ``--batch-size auto`` grows to on a GPU."""
+SMALL_CANVAS = 256
+"""Side in pixels up to which a canvas is small."""
+BYTES_PER_IMAGE = 64 * 2**20
+"""Memory that one more image in a call takes on the CPU, at most, where the canvas is small."""
 OBSERVE_CHUNK = 32
 """Images decoded and observed between two writes of the observations."""
 DEMO_LIMIT = 24

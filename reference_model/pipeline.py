@@ -26,16 +26,17 @@ from reference_model.grounding import (
     paste_regions,
     validate_prompt,
 )
+from reference_model.memory import is_out_of_memory, release_memory
 from reference_model.parameters import SamplingParameters, check_defaults, resolve_parameters
 from reference_model.sampling.alpha import Merge, alpha_schedule, check_merge, mis_steps
 from reference_model.sampling.denoiser import (
     FastDenoiser,
     PlainDenoiser,
     default_unet_batch,
-    prepare_tokens,
 )
 from reference_model.sampling.multi_instance_sampler import run_sampler
 from reference_model.sampling.solvers import Solver, make_solver
+from reference_model.sampling.tokens import prepare_tokens
 from reference_model.text import TextEmbedder
 from reference_model.unet import InstanceUNet
 from reference_model.unifusion import FORMATS, resolve_keep
@@ -59,12 +60,14 @@ class InstanceDiffusionPipelineOutput(BaseOutput):
         images: PIL images, or float32 [B, H, W, 3] in [0, 1] (``"np"``), or [B, C, h, w] latents.
         seeds: Seed of each image.
         unet_calls: UNet calls of the whole batch.
+        unet_rows: Rows of those calls.
         truncated: Texts that the tokenizer's limit cut, with the part left out.
     """
 
     images: list[Image.Image] | NDArray[np.float32] | Tensor
     seeds: list[int]
     unet_calls: int
+    unet_rows: int
     truncated: dict[str, str]
 
 
@@ -125,6 +128,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         self.vae_scale_factor = _scale_factor(vae)
         self.image_processor = VaeImageProcessor(vae_scale_factor=self.vae_scale_factor)
         self._embedder: TextEmbedder | None = None
+        self._bounds: dict[tuple[int, int], int] = {}
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike[str], **kwargs: Any) -> Self:
@@ -185,6 +189,19 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             raise ValueError(f"height, width: {height}x{width} are not multiples of {factor}; round them")
         return height // factor, width // factor
 
+    def unet_batch(self, size: tuple[int, int], asked: int | None = None) -> int:
+        """Most rows per UNet call: as asked or by latent size and device, and no more than fitted so far.
+
+        Args:
+            size: Rows and columns of the latent.
+            asked: Bound of the caller; None chooses.
+
+        Returns:
+            The bound.
+        """
+        bound = asked or default_unet_batch(*size, self._execution_device)
+        return min(bound, self._bounds.get(size, bound))
+
     def _groundings(
         self, chains: _Chains, keep: Sequence[str], size: tuple[int, int], mode: str | None, rows: int
     ) -> Iterator[dict[str, Any]]:
@@ -215,8 +232,8 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         parameters: SamplingParameters,
         options: _Options,
         callback: Callable[[int, Any, Tensor], Tensor | None],
-    ) -> tuple[Tensor, int]:
-        """Latents of some images and the number of UNet calls."""
+    ) -> tuple[Tensor, int, int]:
+        """Latents of some images, the number of UNet calls and of their rows."""
         device, size = noise.device, (noise.shape[-2], noise.shape[-1])
         alphas = alpha_schedule(len(solver.timesteps), parameters.alpha)
         steps = mis_steps(len(solver.timesteps), parameters.mis)
@@ -231,6 +248,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             "first_conv": options.first_conv,
         }
         mode, keep = options.masked_attention, options.keep
+        limit = self.unet_batch(size, options.max_unet_batch)
         denoiser: PlainDenoiser | FastDenoiser
         if options.schedule == "plain":
             (table,) = self._groundings(chains, keep, size, mode, len(chains.prompts))
@@ -241,26 +259,29 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
             tokens = prepare_tokens(
                 self.unet, chunks, keep=keep, masked_attention=mode, size=size, device=device
             )
-            limit = options.max_unet_batch or default_unet_batch(*size, device)
             denoiser = FastDenoiser(self.unet, grounding=tokens, max_unet_batch=limit, **shared)
         own = len(prompts)
         regions = None
         if options.mis_merge == "crop":
             shown = [chain.instances[0].keeping(keep) for chain in chains.prompts[own:]]
             regions = paste_regions(shown, self.unet.config, size).to(device)
-        latents = run_sampler(
-            denoiser,
-            solver,
-            noise,
-            images,
-            alphas=alphas,
-            num_mis_steps=steps,
-            regions=regions,
-            generators=_chain_generators(generators, chains.images),
-            callback=callback,
-            sequential=options.schedule == "plain",
-        )
-        return latents, denoiser.unet_calls
+        try:
+            latents = run_sampler(
+                denoiser,
+                solver,
+                noise,
+                images,
+                alphas=alphas,
+                num_mis_steps=steps,
+                regions=regions,
+                generators=_chain_generators(generators, chains.images),
+                callback=callback,
+                sequential=options.schedule == "plain",
+            )
+        finally:
+            if isinstance(denoiser, FastDenoiser) and denoiser.max_unet_batch < limit:
+                self._bounds[size] = denoiser.max_unet_batch  # memory ran out; later calls start there
+        return latents, denoiser.unet_calls, denoiser.unet_rows
 
     @torch.no_grad()
     def __call__(
@@ -357,7 +378,7 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
 
         at_once = max(1, len(prompts)) if schedule == "fast" else 1
         parts = [slice(start, start + at_once) for start in range(0, len(prompts), at_once)]
-        calls = 0
+        calls = rows = 0
         with self.progress_bar(total=len(solver.timesteps) * len(parts)) as bar:
 
             def on_step(step: int, timestep: Any, current: Tensor) -> Tensor | None:
@@ -369,15 +390,15 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
                 return (changed or {}).get("latents")
 
             for part in parts:
-                latents[part], more = self._run(
+                latents[part], more_calls, more_rows = self._run(
                     prompts[part], latents[part], generators[part], solver, parameters, options, on_step
                 )
-                calls += more
+                calls, rows = calls + more_calls, rows + more_rows
         truncated = _cuts(self.embedder, prompts, parameters.negative_prompt)
         result = self._finish(latents, output_type)
         self.maybe_free_model_hooks()
         return InstanceDiffusionPipelineOutput(
-            images=result, seeds=drawn, unet_calls=calls, truncated=truncated
+            images=result, seeds=drawn, unet_calls=calls, unet_rows=rows, truncated=truncated
         )
 
     @torch.no_grad()
@@ -409,9 +430,17 @@ class InstanceDiffusionPipeline(DiffusionPipeline):
         # About one 512x512 image at a time: the decoder needs far more memory per pixel than the UNet.
         step = max(1, 4096 // (latents.shape[-2] * latents.shape[-1]))
         decoded: list[Any] = []
-        for start in range(0, len(latents), step):
-            part = latents[start : start + step] / scale + shift
-            pixels = self.vae.decode(part.to(self.vae.dtype)).sample.float()
+        while len(decoded) < len(latents):
+            part = latents[len(decoded) :][:step] / scale + shift
+            try:
+                pixels = self.vae.decode(part.to(self.vae.dtype)).sample.float()
+            except Exception as error:
+                if len(part) == 1 or not is_out_of_memory(error):
+                    raise
+                step, pixels = len(part) // 2, None
+            if pixels is None:
+                release_memory()
+                continue
             decoded.extend(self.image_processor.postprocess(pixels, output_type=output_type))
         return decoded if output_type == "pil" else np.asarray(decoded, dtype=np.float32)
 

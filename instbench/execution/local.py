@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from instbench.benchmarks.schema import Benchmark
 from instbench.errors import InputError
+from instbench.execution.batches import BatchSize
 from instbench.execution.catalog import replace_evaluators
 from instbench.execution.executor import Executor
 from instbench.execution.generate import generate_images
@@ -29,7 +30,8 @@ from instbench.runs.atomic import make_folder
 from instbench.runs.environment import machine, package_versions
 from instbench.runs.identity import IdentityV1
 from instbench.runs.lock import RunLock
-from instbench.runs.records import ResultsRecord, RunRecord
+from instbench.runs.memory import measure_memory, reset_peaks
+from instbench.runs.records import MemoryRecord, ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
 
 __all__ = ["RunOutcome", "check_folder", "execute", "read_asked", "read_layouts", "rescore"]
@@ -124,6 +126,7 @@ def execute(
         run.prepare()
         before, record.status, record.error = record.status, "started", None
         _note_executor(record, executor)
+        reset_peaks()
         _save(run, record)
         with _recorded(run, record):
             with _timed(record, "plan"):
@@ -138,9 +141,10 @@ def execute(
             requests = [one for one in asked if one.layout.image_key not in absent]
             with _timed(record, "generate"):
                 answers = None if executor is None else executor.answers(plan)
-                made = generate_images(
-                    run, plan.generator, requests, session.images_per_call(), answers=answers
-                )
+                size = session.batch_size_for(plan.benchmark.canvas_size)
+                made = generate_images(run, plan.generator, requests, size, answers=answers)
+            if made.made and answers is None:
+                _note_batches(record, plan, size)
             record.counts = {
                 "images": len(asked),
                 "images_failed": len(made.failed),
@@ -270,8 +274,16 @@ def _note_executor(record: RunRecord, executor: Executor | None) -> None:
     record.environment["executor"] = {"kind": "local"} if executor is None else executor.facts()
 
 
+def _note_batches(record: RunRecord, plan: Plan, size: BatchSize) -> None:
+    record.memory = record.memory or MemoryRecord()
+    record.memory.images_per_call = size.images
+    bound = getattr(plan.generator, "unet_rows_per_call", None)
+    record.memory.unet_rows_per_call = None if bound is None else bound(plan.benchmark.canvas_size)
+
+
 def _save(run: RunFolder, record: RunRecord) -> None:
     executor = record.environment.get("executor", {"kind": "local"})
+    record.memory = measure_memory(record.memory)
     record.versions, record.environment = package_versions(), {**machine(), "executor": executor}
     record.updated_at = _now()
     run.write_run(record)

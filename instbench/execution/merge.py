@@ -14,6 +14,7 @@ from instbench.layouts.serialization import write_jsonl
 from instbench.runs.atomic import make_folder, sha256_bytes, sha256_file, write_bytes
 from instbench.runs.identity import identity_differences
 from instbench.runs.lock import LOCK_NAME, RunLock, read_owner
+from instbench.runs.memory import largest_memory
 from instbench.runs.records import RunRecord
 from instbench.runs.store import RunFolder
 from instbench.runs.tables import join_tables
@@ -136,6 +137,7 @@ def _whole(parts: Sequence[_Part]) -> RunRecord:
         "timings": timings,
         "started_at": started,
         "counts": {},
+        "memory": largest_memory(part.record.memory for part in parts if part.record.memory is not None),
     }
     return parts[0].record.model_copy(update=changed)
 

@@ -17,7 +17,7 @@ from typing import Any
 from instbench._version import __version__
 from instbench.benchmarks.schema import Benchmark
 from instbench.errors import InputError
-from instbench.execution.generate import _Batches as Batches
+from instbench.execution.batches import Batches
 from instbench.execution.look import Looker, Picture, Rows
 from instbench.execution.session import Session
 from instbench.generators.base import GeneratedImage, GenerationRequest
@@ -171,7 +171,7 @@ class Worker:
 
         self._do(work, reply)
         if key in self._batches:
-            reply.batch_size = self._batches[key].batch_size
+            reply.batch_size = self._batches[key].size.images
         return reply
 
     def observe(self, key: str, reference: Sequence[Any], pictures: Sequence[Picture]) -> Reply:
@@ -220,8 +220,9 @@ class Worker:
             with _refusing():
                 generator = session.generator(job.model, job.checkpoint)
                 _check("generator", job.identity.generator, generator.identity())
+            size = session.batch_size_for(job.benchmark.canvas_size)
             # Whether the model or a layout is at fault is decided where all workers' failures are known.
-            self._batches[key] = Batches(generator, session.images_per_call(), succeeded=1)
+            self._batches[key] = Batches(generator, size, succeeded=1)
         return self._batches[key]
 
     def _looker(self, key: str, reference: Sequence[Any]) -> Looker:

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from instbench import defaults
 from instbench.benchmarks.schema import Benchmark
+from instbench.devices import resolve_device
 from instbench.errors import InputError
 from instbench.evaluators.base import Detector, FeatureExtractor, ImageTextModel
 from instbench.evaluators.categories import named_for
+from instbench.execution.batches import BatchSize, automatic_batch
 from instbench.generators.base import Generator
 from instbench.layouts.types import Layout
 from instbench.registry import load_evaluator, load_generator
@@ -71,6 +73,19 @@ class Session:
         if isinstance(self.batch_size, int) and self.batch_size >= 1:
             return self.batch_size
         raise InputError(f"--batch-size {self.batch_size}: give auto or a number of 1 or more")
+
+    def batch_size_for(self, canvas_size: int) -> BatchSize:
+        """Returns what decides on images per generator call; each run needs its own.
+
+        Args:
+            canvas_size: Side of the images in pixels.
+
+        Raises:
+            InputError: If the batch size is neither "auto" nor a positive number, or there is no such device.
+        """
+        if self.batch_size == "auto":
+            return automatic_batch(canvas_size, str(resolve_device(self.device, mps=True)))
+        return BatchSize(self.images_per_call())
 
     def generator(self, name: str, checkpoint: Path | None = None) -> Generator:
         """Returns a generator, loaded on first use."""

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from instbench import defaults
 from instbench.devices import resolve_device
 from instbench.errors import InputError
 from instbench.generators.base import GeneratedImage, GenerationRequest, SamplingSettings
@@ -33,7 +34,6 @@ __all__ = ["InstanceDiffusionGenerator"]
 logger = logging.getLogger(__name__)
 
 _DTYPES = ("auto", "float32", "float16", "bfloat16")
-_SMALL_CANVAS = 256
 
 
 @contextmanager
@@ -62,6 +62,7 @@ class InstanceDiffusionGenerator:
         dtype: ``"float32"``, ``"float16"``, ``"bfloat16"``, or ``"auto"``: float16 on CUDA, else float32.
         batch_size: Images per call of the pipeline; None chooses by canvas and device. It does not change the
             images.
+        max_unet_batch: Most rows per UNet call; None chooses by latent size and device. Nor does this.
 
     Raises:
         InputError: If the folder is missing or holds something else, or the dtype is unknown.
@@ -78,16 +79,20 @@ class InstanceDiffusionGenerator:
         device: str = "auto",
         dtype: str = "auto",
         batch_size: int | None = None,
+        max_unet_batch: int | None = None,
     ) -> None:
         if dtype not in _DTYPES:
             raise InputError(f"--dtype {dtype}: unknown; choose from {', '.join(_DTYPES)}")
         if batch_size is not None and batch_size < 1:
             raise InputError(f"--batch-size {batch_size}: give at least 1")
+        if max_unet_batch is not None and max_unet_batch < 1:
+            raise InputError(f"max_unet_batch {max_unet_batch}: give at least 1")
         self.folder = self.find_folder(checkpoint)
         self._index = read_index(self.folder)
         self._device = device
         self._dtype = dtype
         self._batch_size = batch_size
+        self._max_unet_batch = max_unet_batch
 
     def find_folder(self, checkpoint: Path | None) -> Path:
         """The folder of a checkpoint, or the shipped weights, checked.
@@ -202,7 +207,14 @@ class InstanceDiffusionGenerator:
                 yield from self._draw(group[start : start + size])
 
     def _automatic_batch(self, canvas_size: int) -> int:
-        return 8 if canvas_size <= _SMALL_CANVAS or self._placement[0].startswith("cuda") else 1
+        if self._placement[0].startswith("cuda"):
+            return defaults.MOST_BATCH_SIZE
+        return defaults.AUTO_BATCH_SIZE if canvas_size <= defaults.SMALL_CANVAS else 1
+
+    def unet_rows_per_call(self, canvas_size: int) -> int:
+        """Most rows per UNet call at a canvas, as far as memory allowed it up to now."""
+        side = canvas_size // int(self.pipeline.vae_scale_factor)
+        return self.pipeline.unet_batch((side, side), self._max_unet_batch)
 
     def _draw(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         """One call of the pipeline for requests that agree on everything but layout and seed."""
@@ -236,6 +248,7 @@ class InstanceDiffusionGenerator:
                 width=requests[0].canvas_size,
                 keep=tuple(sorted(shown)) or ("box",),
                 masked_attention=self.masked_attention,
+                max_unet_batch=self._max_unet_batch,
             )
         except ValueError as error:
             raise InputError(f"{self.folder.name}: {error}") from error
@@ -247,7 +260,8 @@ class InstanceDiffusionGenerator:
                 image=image,
                 info={
                     "seconds": round(seconds, 4),
-                    "unet_calls": round(output.unet_calls / len(requests), 2),
+                    "unet_calls": round(output.unet_calls / len(requests), 6),
+                    "unet_rows": round(output.unet_rows / len(requests), 6),
                     "dropped_instances": lost,
                     "truncated": {text: cut for text, cut in output.truncated.items() if text in texts},
                 },

@@ -16,7 +16,9 @@ from instbench.errors import InputError
 from instbench.runs.atomic import write_json
 
 __all__ = [
+    "DeviceMemoryRecord",
     "EvaluatorRecord",
+    "MemoryRecord",
     "FailuresRecord",
     "MetricRecord",
     "ResultsRecord",
@@ -32,6 +34,38 @@ RecordT = TypeVar("RecordT", bound=BaseModel)
 class _Record(BaseModel):
     # Unknown fields are kept out of new files but tolerated in files of later versions.
     model_config = ConfigDict(extra="ignore")
+
+
+class DeviceMemoryRecord(_Record):
+    """Memory that torch took of one GPU.
+
+    Attributes:
+        name: What the GPU calls itself.
+        peak_allocated_bytes: Most that tensors filled.
+        peak_reserved_bytes: Most that was held, cached blocks included.
+    """
+
+    name: str
+    peak_allocated_bytes: int
+    peak_reserved_bytes: int
+
+
+class MemoryRecord(_Record):
+    """Peak memory of a run, the largest of all calls, and the batches that fitted.
+
+    Attributes:
+        peak_rss_bytes: Resident memory of the process, libraries and earlier runs of the process included.
+        peak_rss_children_bytes: That of its largest finished child; 0 without any.
+        devices: GPUs by torch's name.
+        images_per_call: Images per generator call at the end of the last call that made images; null if none did.
+        unet_rows_per_call: Most rows per UNet call then; null for generators that do not say.
+    """
+
+    peak_rss_bytes: int = 0
+    peak_rss_children_bytes: int = 0
+    devices: dict[str, DeviceMemoryRecord] = Field(default_factory=dict)
+    images_per_call: int | None = None
+    unet_rows_per_call: int | None = None
 
 
 class RunRecord(_Record):
@@ -51,6 +85,7 @@ class RunRecord(_Record):
         environment: Facts about the machine.
         timings: Seconds per stage, summed over all calls.
         counts: Images asked, failed, and missing from a folder of ready images.
+        memory: Peak memory and batch sizes; null in files of earlier versions.
         images_elsewhere: What was found in a folder of ready images, and what it was allowed; null for others.
         shard: ``i/n`` if the folder holds one shard of the run; null for a whole run.
         error: One line, if the last call failed.
@@ -71,6 +106,7 @@ class RunRecord(_Record):
     environment: dict[str, Any] = Field(default_factory=dict)
     timings: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
+    memory: MemoryRecord | None = None
     images_elsewhere: dict[str, Any] | None = None
     shard: str | None = None
     error: str | None = None

@@ -19,10 +19,10 @@ from reference_model.sampling.denoiser import (
     FastDenoiser,
     PlainDenoiser,
     default_unet_batch,
-    prepare_tokens,
 )
 from reference_model.sampling.multi_instance_sampler import StepCallback, run_sampler
 from reference_model.sampling.solvers import PlmsSolver, Solver
+from reference_model.sampling.tokens import prepare_tokens
 from reference_model.unifusion import FORMATS, resolve_keep
 
 __all__ = ["regions_from_boxes", "sample"]

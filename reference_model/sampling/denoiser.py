@@ -9,15 +9,17 @@ batches all branches of all images.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from reference_model.gated_attention import GatedSelfAttention, Grounding
+from reference_model.gated_attention import Grounding
+from reference_model.memory import is_out_of_memory, release_memory
 from reference_model.sampling.acceleration import (
     FusedGates,
     OneDnnLinears,
@@ -26,11 +28,11 @@ from reference_model.sampling.acceleration import (
     is_compiled,
 )
 from reference_model.sampling.conditioning import null_grounding, select_grounding
+from reference_model.sampling.tokens import PROJECTION_BUDGET_BYTES, move_tensors
 
-__all__ = ["Denoiser", "FastDenoiser", "PlainDenoiser", "Request", "default_unet_batch", "prepare_tokens"]
+__all__ = ["Denoiser", "FastDenoiser", "PlainDenoiser", "Request", "default_unet_batch"]
 
-_PROJECTION_BUDGET_BYTES = 256 * 2**20
-_MASK_BUDGET_BYTES = 128 * 2**20
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ class Request:
 
 
 class Denoiser(Protocol):
-    """Gives guided model outputs."""
+    """Gives guided model outputs; counts the UNet's calls and their rows."""
 
     unet_calls: int
+    unet_rows: int
 
     def __call__(self, requests: Sequence[Request]) -> list[Tensor]:
         """Guided output float32 [R, C, h, w] per request; all requests are at the same step."""
@@ -156,13 +159,13 @@ class PlainDenoiser:
         self._keep = tuple(keep)
         self._masked_attention = masked_attention
         self._swap = _Swap(unet, first_conv)
-        self.unet_calls = 0
+        self.unet_calls = self.unet_rows = 0
 
     def _branch(self, request: Request, context: Tensor, grounding: Mapping[str, Any] | None) -> Tensor:
         extra: dict[str, Any] = {}
         if grounding is not None:
             device = request.latents.device
-            tensors = _to(grounding, self._unet.conv_in.weight.device, self._unet.dtype)
+            tensors = move_tensors(grounding, self._unet.conv_in.weight.device, self._unet.dtype)
             where = tensors.pop("instance_masks", None)
             extra["instance_masks"] = None if where is None else where.to(device)
             extra["grounding_tokens"] = self._unet.position_net(**tensors, keep=self._keep).to(device)
@@ -171,6 +174,7 @@ class PlainDenoiser:
             extra["masked_attention"] = self._masked_attention
             extra["keep"] = self._keep
         self.unet_calls += 1
+        self.unet_rows += len(request.latents)
         output = self._unet(
             request.latents.to(self._unet.dtype),
             _as_timestep(request.timestep, request.latents.device),
@@ -198,139 +202,19 @@ class PlainDenoiser:
         return outputs
 
 
-def prepare_tokens(
-    unet: Any,
-    chunks: Iterable[Mapping[str, Any]],
-    *,
-    keep: Sequence[str],
-    masked_attention: str | None,
-    size: tuple[int, int],
-    device: torch.device,
-) -> Grounding | None:
-    """Grounding of all chains and, as its last row, of the unconditional branch.
-
-    Args:
-        unet: The `InstanceUNet`.
-        chunks: Grounding tensors of some chains each, in row order; made lazily, because masks at segment
-            size take about 31 MB per chain at full size.
-        keep: Formats to keep.
-        masked_attention: Mode of instance-masked attention; None takes the model's.
-        size: Rows and columns of the latent.
-        device: Where sampling runs.
-
-    Returns:
-        R + 1 rows on `device`, or None if there are no chunks. Attention masks of the unconditional branch
-        are those of a canvas without instances.
-    """
-    mode = unet.config.masked_attention if masked_attention is None else masked_attention
-    # With model offloading the weights may still wait on the CPU; then the tokens are made there.
-    home = unet.conv_in.weight.device
-    tokens: list[Tensor] = []
-    places: list[Tensor] = []
-    null: Mapping[str, Any] | None = None
-    for chunk in chunks:
-        tensors = _to(chunk, home, unet.dtype)
-        where = tensors.pop("instance_masks", None)
-        if where is not None and mode != "none":
-            places.append(where)
-        with OneDnnLinears():
-            tokens.append(unet.position_net(**tensors, keep=tuple(keep)))
-        if null is None:
-            null = null_grounding({k: v for k, v in tensors.items() if k != "segs"})
-    if null is None:
-        return None
-    tokens.append(unet.position_net(**null, keep=tuple(keep)))
-    table = torch.cat(tokens)
-    masks = torch.cat([*places, torch.zeros_like(places[0][:1])]) if places else None
-    prepared: Grounding = unet.prepare_grounding(
-        table, size=size, instance_masks=masks, masked_attention=mode, keep=tuple(keep)
-    )
-    if mode == "correct":  # the mode that masks every level
-        prepared = drop_unseen_tokens(prepared)
-    return _grounding_to(_additive_masks(_projected(unet, prepared)), device)
-
-
-def drop_unseen_tokens(grounding: Grounding) -> Grounding:
-    """Grounding without the tokens that no visual token of any row sees at any level.
-
-    Those are mostly the tokens of empty slots. Attention gives them weight 0, so nothing changes.
-
-    Args:
-        grounding: Grounding whose masks cover every level with gated layers, nothing projected yet.
-
-    Returns:
-        The same grounding with fewer tokens; the same object if there are no masks.
-    """
-    seen: Tensor | None = None
-    for size, mask in grounding.attention_masks.items():
-        level = mask[..., size:].flatten(0, 2).any(dim=0)
-        seen = level if seen is None else seen | level
-    if seen is None:
-        return grounding
-    kept = seen.nonzero().flatten()
-    return replace(
-        grounding,
-        tokens=grounding.tokens[:, kept],
-        attention_masks={
-            size: torch.cat((mask[..., :size], mask[..., size + kept]), dim=-1)
-            for size, mask in grounding.attention_masks.items()
-        },
-    )
-
-
-def _projected(unet: Any, grounding: Grounding) -> Grounding:
-    """Grounding with the keys and values of every gated layer, if they are not too large to keep."""
-    gated = [module for module in unet.modules() if isinstance(module, GatedSelfAttention)]
-    table = grounding.tokens
-    per_token = sum(2 * module.attn.to_k.out_features for module in gated) * table.element_size()
-    if table.shape[0] * table.shape[1] * per_token > _PROJECTION_BUDGET_BYTES:
-        return grounding
-    with OneDnnLinears():
-        return replace(grounding, projected={module.name: module.project_tokens(table) for module in gated})
-
-
-def _additive_masks(grounding: Grounding) -> Grounding:
-    """Boolean masks as numbers to add, which attention would else make in every layer of every call."""
-    dtype = grounding.tokens.dtype
-    count = sum(mask.numel() for mask in grounding.attention_masks.values())
-    if not count or count * grounding.tokens.element_size() > _MASK_BUDGET_BYTES:
-        return grounding
-    return replace(
-        grounding,
-        attention_masks={
-            size: torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, float("-inf"))
-            for size, mask in grounding.attention_masks.items()
-        },
-    )
-
-
-def _to(grounding: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    return {
-        name: _to(value, device, dtype)
-        if isinstance(value, Mapping)
-        else value.to(device=device, dtype=dtype if value.is_floating_point() else None)
-        for name, value in grounding.items()
-    }
-
-
-def _grounding_to(grounding: Grounding, device: torch.device) -> Grounding:
-    return Grounding(
-        tokens=grounding.tokens.to(device),
-        scale=grounding.scale,
-        attention_masks={size: mask.to(device) for size, mask in grounding.attention_masks.items()},
-        projected={
-            name: (key.to(device), value.to(device)) for name, (key, value) in grounding.projected.items()
-        },
-    )
-
-
 class FastDenoiser:
     """All branches of all images in UNet batches of bounded size; every token and text is computed once.
 
     Keys and values of each distinct text are computed once per run, and linear layers in float32 on a CPU go
     to oneDNN (see `reference_model.sampling.acceleration`); a compiled UNet is called as it is. Where chains
     of one image still share their latents (the first evaluation), the unconditional branch is evaluated once
-    per image. At alpha 0 the gated layers are skipped.
+    per image. At alpha 0 the gated layers are skipped. A UNet call that runs out of memory is made again with
+    half of its rows, and the bound stays there; a single row that does not fit is an error.
+
+    Attributes:
+        unet_calls: UNet calls that were made; those that ran out of memory do not count.
+        unet_rows: Rows of those calls. Unlike the calls they do not depend on the bound.
+        max_unet_batch: Most rows per UNet call now.
 
     Args:
         unet: The `InstanceUNet`.
@@ -368,14 +252,14 @@ class FastDenoiser:
             self._linears = OneDnnLinears()
             self._gates = FusedGates(unet, self._linears)
             self._start = SharedStart(unet)
-        self._text_cache = TextCache(unet, self._texts, _PROJECTION_BUDGET_BYTES)
+        self._text_cache = TextCache(unet, self._texts, PROJECTION_BUDGET_BYTES)
         self._images = images
         self._grounding = grounding
         self._guidance = guidance_scale
-        self._max_batch = max_unet_batch
+        self.max_unet_batch = max_unet_batch
         self._swap = _Swap(unet, first_conv)
         self._null_row = len(images)
-        self.unet_calls = 0
+        self.unet_calls = self.unet_rows = 0
 
     def _evaluate(
         self, latents: Tensor, timestep: Any, texts: Tensor, rows: Tensor, alpha: float, sources: Tensor
@@ -392,24 +276,57 @@ class FastDenoiser:
         """
         # Side by side, rows of equal latents share a chunk, and in it all that does not depend on their condition.
         order = sources.argsort(stable=True)
-        count = -(-len(rows) // self._max_batch)
-        outputs = []
         step = _as_timestep(timestep, latents.device)
-        for chosen in order.tensor_split(count):
+        outputs: list[Tensor] = []
+        waiting = list(order.tensor_split(self._calls_for(len(rows))))
+        while waiting:
+            chosen = waiting[0]
             part = chosen.to(rows.device)
-            extra: dict[str, Any] = {}
-            if self._grounding is not None and alpha != 0:
-                extra = {"grounding_tokens": self._grounding.select(rows[part]), "grounding_scale": alpha}
-            self.unet_calls += 1
-            with ExitStack() as stack:
-                stack.enter_context(self._text_cache.use(texts[part]))
-                if self._linears is not None and self._gates is not None and self._start is not None:
-                    stack.enter_context(self._gates.use())
-                    stack.enter_context(self._start.use(sources[chosen]))
-                    stack.enter_context(self._linears)
-                output = self._unet(latents[part], step, self._texts[texts[part]], **extra).sample
-            outputs.append(output.float())
+            output = self._attempt(latents[part], step, texts[part], rows[part], alpha, sources[chosen])
+            if output is None:  # the bound is smaller now
+                waiting = [piece for one in waiting for piece in one.tensor_split(self._calls_for(len(one)))]
+                continue
+            outputs.append(output)
+            del waiting[0]
         return torch.cat(outputs)[order.argsort().to(latents.device)]
+
+    def _calls_for(self, rows: int) -> int:
+        return -(-rows // self.max_unet_batch)
+
+    def _attempt(
+        self, latents: Tensor, step: Tensor, texts: Tensor, rows: Tensor, alpha: float, sources: Tensor
+    ) -> Tensor | None:
+        """One UNet call; None if it ran out of memory, with the bound halved."""
+        try:
+            output = self._call(latents, step, texts, rows, alpha, sources)
+        except Exception as error:
+            if len(latents) == 1 or not is_out_of_memory(error):
+                raise
+        else:
+            self.unet_calls += 1
+            self.unet_rows += len(latents)
+            return output
+        release_memory()
+        self.max_unet_batch = len(latents) // 2
+        logger.warning(
+            "out of memory with %d rows in a UNet call; going on with %d", len(latents), self.max_unet_batch
+        )
+        return None
+
+    def _call(
+        self, latents: Tensor, step: Tensor, texts: Tensor, rows: Tensor, alpha: float, sources: Tensor
+    ) -> Tensor:
+        extra: dict[str, Any] = {}
+        if self._grounding is not None and alpha != 0:
+            extra = {"grounding_tokens": self._grounding.select(rows), "grounding_scale": alpha}
+        with ExitStack() as stack:
+            stack.enter_context(self._text_cache.use(texts))
+            if self._linears is not None and self._gates is not None and self._start is not None:
+                stack.enter_context(self._gates.use())
+                stack.enter_context(self._start.use(sources))
+                stack.enter_context(self._linears)
+            output: Tensor = self._unet(latents, step, self._texts[texts], **extra).sample
+        return output.float()
 
     def _group(self, requests: Sequence[Request]) -> list[Tensor]:
         """Guided outputs of requests that agree on the first convolution."""

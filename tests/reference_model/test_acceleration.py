@@ -19,7 +19,7 @@ from reference_model.sampling.acceleration import (
     TextCache,
     is_compiled,
 )
-from reference_model.sampling.denoiser import drop_unseen_tokens, prepare_tokens
+from reference_model.sampling.tokens import drop_unseen_tokens, prepare_tokens
 from reference_model.unifusion import FORMATS
 from tests.reference_model.tiny import tiny_unet
 

@@ -61,18 +61,6 @@ def test_only_missing_or_torn_images_are_made(requests, run):
     assert pending_requests(run, requests) == []
 
 
-def test_out_of_memory_halves_the_batch_and_loses_nothing(requests, run):
-    class Small(FakeGenerator):
-        def generate(self, requests):
-            if len(requests) > 1:
-                raise MemoryError
-            return super().generate(requests)
-
-    generator = Small()
-    assert generate_images(run, generator, requests, 4).made == len(requests)
-    assert sorted(generator.made) == sorted(request.layout.image_key for request in requests)
-
-
 def test_one_bad_layout_fails_alone(requests, run):
     bad = requests[2].layout.image_key
 

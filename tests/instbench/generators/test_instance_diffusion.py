@@ -60,6 +60,28 @@ def test_images_do_not_depend_on_batch_and_order(folder, generator):
         assert np.abs(picture.astype(int) - second[key]).max() <= 1
 
 
+def test_the_shipped_weights_draw_the_same_whatever_the_bound_of_the_unet():
+    shapes = [layout("a", *map(instance, range(3))), layout("b", instance(2))]
+    asked = [
+        request(one, seed=index, canvas=128, num_inference_steps=2, mis=0.5)
+        for index, one in enumerate(shapes)
+    ]
+    drawn = {}
+    generator = InstanceDiffusionGenerator(device="cpu")
+    for bound in (1, 2, 8, None):
+        generator._max_unet_batch = bound
+        made = list(generator.generate(asked))
+        assert generator.unet_rows_per_call(128) == (bound or 32)
+        rows = sum(one.info["unet_rows"] for one in made)
+        if bound == 1:
+            assert sum(one.info["unet_calls"] for one in made) == rows
+        drawn[bound] = (rows, {one.image_key: np.asarray(one.image, dtype=int) for one in made})
+    for rows, images in drawn.values():
+        assert rows == drawn[1][0]
+        for key, image in images.items():
+            assert np.abs(image - drawn[1][1][key]).max() <= 1
+
+
 def test_requests_with_different_settings_go_in_one_call(generator):
     mixed = [*some_requests(), request(layout("d", instance()), {Condition.POINT}, num_inference_steps=2)]
     assert set(pictures(generator, mixed)) == {"a", "b", "c", "d"}
