@@ -92,7 +92,11 @@ def test_keyboard_opens_turns_and_closes(page: Any, plain: str) -> None:
     assert page.url.endswith("#image=000000000004")
     assert page.inner_text("#image-title") == "000000000004"
     assert page.locator("#image-body tbody tr").count() == 2
-    assert "--limit 5 " in page.inner_text("#image-body .command pre")
+    assert "/000000000004 -o drawn/again" in page.inner_text("#image-body .command pre")
+    assert (
+        page.locator("#image-body h3", has_text="Make this image again").inner_text()
+        == "Make this image again"
+    )
     page.keyboard.press("ArrowRight")
     assert page.url.endswith("#image=000000000007")
     page.keyboard.press("Escape")
