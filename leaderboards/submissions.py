@@ -24,6 +24,7 @@ __all__ = [
     "Submission",
     "add_submission",
     "check_results",
+    "may_lack_numbers",
     "read_board",
     "results_file",
     "write_file",
@@ -35,6 +36,7 @@ _UNITS = ("fraction", "distance", "score")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{16}")
 _SCHEMA_VERSION = 1
+_ASKED = "metrics_asked"
 _MOST_BYTES = 50_000_000
 _EPSILON = 1e-9
 _LARGEST = 1e12
@@ -100,6 +102,15 @@ def check_results(path: Path) -> list[str]:
     return [f"{file}: field {field}: {why}" for field, why in _problems(content)]
 
 
+def may_lack_numbers(path: Path) -> bool:
+    """Whether checked results do not say which numbers their benchmark asks for, as files of older versions.
+
+    Args:
+        path: A ``results.json`` that passes `check_results`, or the run folder that holds it.
+    """
+    return _load(results_file(path)).get(_ASKED) is None
+
+
 def _problems(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("benchmark", "model"):
         if not isinstance(content.get(name), str) or not content[name].strip():
@@ -120,9 +131,21 @@ def _problems(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if not isinstance(metrics, dict) or not metrics:
         yield "metrics", "holds no number"
         return
+    yield from _missing_numbers(content.get(_ASKED), metrics)
     for name, record in metrics.items():
         for field, why in _metric_problems(record, counts):
             yield f"metrics.{name}.{field}".rstrip("."), why
+
+
+def _missing_numbers(asked: Any, metrics: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    if asked is None:
+        return
+    if not isinstance(asked, list) or not all(isinstance(name, str) for name in asked):
+        yield _ASKED, "must be a list of names or null"
+        return
+    for name in asked:
+        if name not in metrics:
+            yield f"metrics.{name}", "missing, the benchmark asks for it; score the run again"
 
 
 def _evaluator_problems(evaluators: Any) -> Iterator[tuple[str, str]]:

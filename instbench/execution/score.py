@@ -271,6 +271,7 @@ def score_run(
         edition=benchmark.edition,
         model=record.model,
         evaluators=_evaluator_records(benchmark, evaluators),
+        metrics_asked=[metric.name for metric in benchmark.metrics],
         metrics=metrics,
         slices=slice_results(rows, context.image_keys, resamples),
         failures=failures,

@@ -197,6 +197,7 @@ class ResultsRecord(_Record):
         edition: "strict" or "paper".
         model: Name of the generator.
         evaluators: The evaluators by role: "detector", "image_text", "features".
+        metrics_asked: Names of the benchmark's numbers, so that a missing one is noticed; null in older files.
         metrics: The numbers by name.
         slices: Numbers per instance by name, slice and bin.
         failures: What went wrong; null without a detector.
@@ -210,6 +211,7 @@ class ResultsRecord(_Record):
     edition: str
     model: str
     evaluators: dict[str, EvaluatorRecord] = Field(default_factory=dict)
+    metrics_asked: list[str] | None = None
     metrics: dict[str, MetricRecord]
     slices: dict[str, dict[str, dict[str, SliceRecord]]] = Field(default_factory=dict)
     failures: FailuresRecord | None = None

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from leaderboards.submissions import add_submission, check_results, read_board
+from instbench.cli.main import main
+from leaderboards.submissions import add_submission, check_results, may_lack_numbers, read_board
 from tests.leaderboards.submitting import number, results, write
 
 
@@ -53,6 +54,9 @@ def test_a_good_file_passes(tmp_path):
         ("metrics/box_ap/unit", "furlong", "metrics.box_ap.unit"),
         ("metrics/box_ap/higher_is_better", 1, "metrics.box_ap.higher_is_better"),
         ("metrics/fid/n_scored", 10, "metrics.fid.n_scored"),
+        ("metrics_asked", ["box_ap", "fid", "kid"], "metrics.kid"),
+        ("metrics_asked", "box_ap", "metrics_asked"),
+        ("metrics_asked", [1], "metrics_asked"),
     ],
 )
 def test_each_fault_is_one_line_with_its_field(tmp_path, path, value, field):
@@ -63,6 +67,17 @@ def test_each_fault_is_one_line_with_its_field(tmp_path, path, value, field):
     with pytest.raises(ValueError, match="field"):
         add_submission(folder, tmp_path / "board")
     assert not (tmp_path / "board").exists()
+
+
+def test_older_files_do_not_say_which_numbers_were_asked_for(tmp_path, capsys):
+    old = write(tmp_path / "old", results())
+    new = write(tmp_path / "new", results(metrics_asked=["box_ap", "fid"]))
+    assert (check_results(old), check_results(new)) == ([], [])
+    assert (may_lack_numbers(old), may_lack_numbers(new / "results.json")) == (True, False)
+    assert main(["leaderboard", "check", str(old), str(new)]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{old}: ok; unknown whether numbers of the benchmark are missing")
+    assert second == f"{new}: ok"
 
 
 @pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity"])

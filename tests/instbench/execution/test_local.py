@@ -40,6 +40,7 @@ def test_a_perfect_model_scores_one_everywhere(toy, tmp_path, fakes):
     values = {name: record.value for name, record in outcome.results.metrics.items()}
     assert values["box_ap50"] == values["mask_iou"] == values["point_hit_rate"] == pytest.approx(1.0)
     assert 0.0 <= values["fid"] < 0.1
+    assert outcome.results.metrics_asked == list(values)
     assert all(record.n_unscored == 0 for record in outcome.results.metrics.values())
     record = RunFolder(tmp_path / "run").read_run()
     assert record.status == "success"
