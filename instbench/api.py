@@ -26,6 +26,7 @@ from instbench.options import (
     replacements,
     run_settings,
 )
+from instbench.runs.images import StoreKind, check_store
 from instbench.runs.store import RunFolder
 
 if TYPE_CHECKING:
@@ -118,28 +119,37 @@ def _run(
     benchmarks: str | Sequence[str], output: str | Path, options: RunOptions, *, score: bool
 ) -> list[RunOutcome]:
     options["session"] = session = options.get("session") or Session()
-    fresh, shard = options.get("fresh", False), options.get("shard")
+    store = options.get("image_store")
+    where: dict[str, Any] = {
+        "fresh": options.get("fresh", False),
+        "shard": options.get("shard"),
+        "image_store": None if store is None else check_store(store),
+    }
     workers = RayOptions(options.get("address"), options.get("workers"), options.get("gpus_per_worker"))
     executor = make_executor(options.get("executor", defaults.EXECUTOR), session, workers)
     plans = _plans(benchmarks, output, options)
     # A folder that cannot be used must not come to light after hours of other runs.
     for plan, folder in plans:
-        check_folder(plan, folder, fresh=fresh, shard=shard)
+        check_folder(plan, folder, **where)
     with executor or nullcontext():
         return [
-            execute(plan, folder, session, fresh=fresh, score=score, shard=shard, executor=executor)
-            for plan, folder in plans
+            execute(plan, folder, session, score=score, executor=executor, **where) for plan, folder in plans
         ]
 
 
 def merge(
-    shards: Sequence[str | Path], output: str | Path, *, session: Session | None = None
+    shards: Sequence[str | Path],
+    output: str | Path,
+    *,
+    image_store: StoreKind | None = None,
+    session: Session | None = None,
 ) -> list[RunOutcome]:
     """Joins the shards of a run and scores it, as if it had never been divided.
 
     Args:
         shards: Folders that `run` or `generate` filled with `shard`.
         output: The run folder to write.
+        image_store: How it keeps its images, see `run`; None keeps to what is there, or to the first shard.
         session: Loaded networks, to share between calls.
 
     Returns:
@@ -148,7 +158,8 @@ def merge(
     Raises:
         InputError: If the shards are of different runs or disagree, or an image is missing.
     """
-    return [merge_shards([Path(one) for one in shards], Path(output), session or Session())]
+    store = None if image_store is None else check_store(image_store)
+    return [merge_shards([Path(one) for one in shards], Path(output), session or Session(), store)]
 
 
 def is_run(path: str | Path) -> bool:

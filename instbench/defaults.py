@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 __all__ = [
     "AUTO_BATCH_SIZE",
     "BATCH_SIZE",
@@ -13,11 +15,13 @@ __all__ = [
     "DTYPE",
     "EDITION",
     "EXECUTOR",
+    "IMAGE_STORES",
     "MODEL",
     "MOST_BATCH_SIZE",
     "OBSERVE_CHUNK",
     "SEED",
     "SMALL_CANVAS",
+    "StoreKind",
 ]
 
 MODEL = "reference"
@@ -40,5 +44,8 @@ BYTES_PER_IMAGE = 64 * 2**20
 """Memory that one more image in a call takes on the CPU, at most, where the canvas is small."""
 OBSERVE_CHUNK = 32
 """Images decoded and observed between two writes of the observations."""
+StoreKind = Literal["files", "archives"]
+"""How a run folder keeps its images."""
+IMAGE_STORES: tuple[StoreKind, ...] = get_args(StoreKind)
 DEMO_LIMIT = 24
 """Layouts per benchmark in the demo."""

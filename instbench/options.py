@@ -17,6 +17,7 @@ from instbench.execution.session import Session
 from instbench.execution.shards import Shard
 from instbench.generators.base import SamplingSettings
 from instbench.registry import EVALUATOR_ROLES
+from instbench.runs.images import StoreKind
 
 __all__ = [
     "EvaluatorOptions",
@@ -86,6 +87,8 @@ class RunOptions(PlanOptions, total=False):
     Attributes:
         fresh: Delete the run that is in the folder first.
         shard: Make and observe only this part of the images, without a score; `merge` joins the parts.
+        image_store: How a new run keeps its images: "files", one each, or "archives", 1,000 in each; None keeps
+            to what is there, or files.
         executor: "local" (the default), this process, or "ray", the workers of a Ray cluster.
         address: "auto" or the address of the Ray cluster; None starts one on this machine.
         workers: Ray workers; None takes one per GPU, or one.
@@ -94,6 +97,7 @@ class RunOptions(PlanOptions, total=False):
 
     fresh: bool
     shard: Shard | None
+    image_store: StoreKind | None
     executor: str
     address: str | None
     workers: int | None

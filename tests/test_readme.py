@@ -56,6 +56,7 @@ COMMANDS = {
     "instbench draw drawn/scene/draw.json --edit 'move 0 0.3,0.0' -o drawn/moved": RunBy.SLOW,
     "instbench run shapes-box --model my_model:GreyImages --limit 4 -o runs/grey": RunBy.DRY,
     "instbench run shapes-box --limit 8 --executor ray --workers 2 -o runs/ray": RunBy.RAY,
+    "instbench run shapes-box --limit 8 --image-store archives -o runs/packed": RunBy.DRY,
 }
 
 

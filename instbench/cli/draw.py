@@ -110,7 +110,7 @@ def run(args: argparse.Namespace) -> int:
     if drawing.changes is not None:
         _report_changes(drawing.changes)
     elif source.picture is not None:
-        print(against_picture(drawing.images[0].image, source.picture))
+        print(against_picture(drawing.images[0].image, source.picture, source.picture_place))
     print(f"{drawing.folder}: {len(drawing.images)} images made")
     return EXIT_DONE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from instbench.cli.options import add_run_options, executor_arguments, run_arguments
+from instbench.cli.options import add_run_options, executor_arguments, folder_arguments, run_arguments
 from instbench.cli.run import dry_run, report
 
 __all__ = ["register", "run"]
@@ -23,7 +23,5 @@ def run(args: argparse.Namespace) -> int:
 
     if args.dry_run:
         return dry_run(args)
-    outcomes = api.generate(
-        **run_arguments(args), **executor_arguments(args), fresh=args.fresh, shard=args.shard
-    )
+    outcomes = api.generate(**run_arguments(args), **executor_arguments(args), **folder_arguments(args))
     return report(outcomes, as_json=args.json)

@@ -6,7 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from instbench.cli.options import add_network_options, add_slices_option, session_from
+from instbench.cli.options import (
+    add_image_store_option,
+    add_network_options,
+    add_slices_option,
+    session_from,
+)
 from instbench.cli.run import report
 
 __all__ = ["register", "run"]
@@ -18,6 +23,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("shards", nargs="+", type=Path, metavar="SHARD", help="folder of a shard")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="RUN", help="run folder to write")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
+    add_image_store_option(parser, "that of the first shard")
     add_slices_option(parser)
     add_network_options(parser)
 
@@ -26,5 +32,5 @@ def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from instbench import api
 
-    outcomes = api.merge(args.shards, args.output, session=session_from(args))
+    outcomes = api.merge(args.shards, args.output, image_store=args.image_store, session=session_from(args))
     return report(outcomes, as_json=args.json, slices=args.slices)

@@ -14,11 +14,13 @@ __all__ = [
     "add_data_options",
     "add_evaluator_options",
     "add_executor_options",
+    "add_image_store_option",
     "add_network_options",
     "add_run_options",
     "add_sampling_options",
     "add_slices_option",
     "executor_arguments",
+    "folder_arguments",
     "positive",
     "run_arguments",
     "session_from",
@@ -108,6 +110,15 @@ def executor_arguments(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("executor", "address", "workers", "gpus_per_worker")}
 
 
+def add_image_store_option(parser: argparse.ArgumentParser, default: str = "files") -> None:
+    """Adds how a run folder keeps its images."""
+    parser.add_argument(
+        "--image-store",
+        choices=defaults.IMAGE_STORES,
+        help=f"keep images as one file each, or in tar archives of 1,000 (a new run's default: {default})",
+    )
+
+
 def add_slices_option(parser: argparse.ArgumentParser) -> None:
     """Adds the table of slices."""
     parser.add_argument(
@@ -174,6 +185,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="I/N",
         help="make and observe only layouts I, I+N, I+2N, … of the run (I from 0), for `merge`",
     )
+    add_image_store_option(parser)
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, and stop")
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     add_sampling_options(parser)
@@ -205,3 +217,8 @@ def run_arguments(args: argparse.Namespace) -> dict[str, Any]:
     )
     arguments["session"] = session_from(args)
     return arguments
+
+
+def folder_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Turns parsed options into what `instbench.api.run` takes about the run folder."""
+    return {"fresh": args.fresh, "shard": args.shard, "image_store": args.image_store}

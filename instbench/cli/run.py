@@ -8,7 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from instbench.cli.options import add_run_options, add_slices_option, executor_arguments, run_arguments
+from instbench.cli.options import (
+    add_run_options,
+    add_slices_option,
+    executor_arguments,
+    folder_arguments,
+    run_arguments,
+)
 from instbench.cli.output import make_console
 from instbench.errors import EXIT_DONE, EXIT_FAILURES
 
@@ -28,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.dry_run:
         return dry_run(args)
-    outcomes = api.run(**run_arguments(args), **executor_arguments(args), fresh=args.fresh, shard=args.shard)
+    outcomes = api.run(**run_arguments(args), **executor_arguments(args), **folder_arguments(args))
     return report(outcomes, as_json=args.json, slices=args.slices)
 
 
@@ -70,16 +76,14 @@ def dry_run(args: argparse.Namespace) -> int:
     """Plans and prints, writes nothing."""
     from instbench import api
 
-    return print_plans(
-        api.plan_runs(**run_arguments(args)), fresh=args.fresh, as_json=args.json, shard=args.shard
-    )
+    return print_plans(api.plan_runs(**run_arguments(args)), as_json=args.json, **folder_arguments(args))
 
 
-def print_plans(plans: list[tuple[Any, Path]], *, fresh: bool, as_json: bool, shard: Any = None) -> int:
-    """Prints what plans would do."""
+def print_plans(plans: list[tuple[Any, Path]], *, as_json: bool, **where: Any) -> int:
+    """Prints what plans would do; `where` is for `describe`."""
     from instbench.execution.dry_run import describe
 
-    facts = [describe(plan, folder, fresh=fresh, shard=shard) for plan, folder in plans]
+    facts = [describe(plan, folder, **where) for plan, folder in plans]
     if as_json:
         print(json.dumps(facts, indent=2))
         return EXIT_DONE

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from instbench import api, defaults
 from instbench.benchmarks import load_benchmark
 from instbench.evaluators.base import Detections
@@ -128,8 +126,8 @@ def draw_overlays(folder: Path, benchmark: str, limit: int) -> tuple[Path, ...]:
         # Only what the model was shown belongs under "asked".
         asked = restrict(layout, frozenset(protocol.conditions))
         if layout.image_key in found:
-            with Image.open(run.image_path(layout.image_key)) as image:
-                picture = asked_and_found(image.convert("RGB"), asked, found[layout.image_key])
+            image = run.pictures.open(layout.image_key)
+            picture = asked_and_found(image, asked, found[layout.image_key])
             path = run.overlays / f"{layout.image_key}.png"
             with atomic_path(path) as temporary:
                 picture.save(temporary)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -124,28 +124,29 @@ def changes_sheet(before: Image.Image, after: Image.Image, edited: EditedLayout)
     return side_by_side(panels, "; ".join(edit.source for edit in edited.edits))
 
 
-def against_picture(image: Image.Image, path: Path) -> str:
-    """Says in a few words how a picture differs from a file.
+def against_picture(image: Image.Image, png: bytes, place: str) -> str:
+    """Says in a few words how a picture differs from a PNG file.
 
     Args:
         image: The picture.
-        path: The file; one that is no whole picture is named as such.
+        png: The file; one that is no whole picture is named as such.
+        place: Where it is, for the answer.
 
     Returns:
         ``"same pixels as ..."``, or by how many levels of 255 and where it differs.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as file:
+        with Image.open(io.BytesIO(png), formats=["PNG"]) as file:
             if file.size != image.size:
-                return f"{path}: is of another size, {file.width}x{file.height}"
+                return f"{place}: is of another size, {file.width}x{file.height}"
             known = np.asarray(file.convert("RGB"), dtype=np.int64)
     except (OSError, SyntaxError, ValueError):
-        return f"{path}: cannot be read, not compared"
+        return f"{place}: cannot be read, not compared"
     difference = np.abs(np.asarray(image.convert("RGB"), dtype=np.int64) - known)
     if not difference.any():
-        return f"same pixels as {path}"
+        return f"same pixels as {place}"
     share = float(difference.any(axis=2).mean())
-    return f"differs from {path} by at most {difference.max()} of 255, in {share:.2%} of the pixels"
+    return f"differs from {place} by at most {difference.max()} of 255, in {share:.2%} of the pixels"
 
 
 def _difference(first: Image.Image, second: Image.Image) -> NDArray[np.float64]:

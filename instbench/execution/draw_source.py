@@ -42,7 +42,8 @@ class DrawSource:
         canvas_size: Side of the canvas in pixels; None leaves it to the model.
         sampling: Settings; None leaves each to the model.
         generator: Identity of the generator that made the picture before, or None.
-        picture: That picture, or None.
+        picture: That picture as a PNG file, or None.
+        picture_place: Where it is, for messages.
         images: Number of pictures, if the user asks for no other.
     """
 
@@ -57,7 +58,8 @@ class DrawSource:
     canvas_size: int | None = None
     sampling: SamplingSettings = field(default_factory=SamplingSettings)
     generator: Mapping[str, Any] | None = None
-    picture: Path | None = None
+    picture: bytes | None = None
+    picture_place: str = ""
     images: int = 1
 
     def image_seed(self, number: int) -> int:
@@ -116,7 +118,10 @@ def from_run(address: str) -> DrawSource:
         from instbench.layouts.published import as_published
 
         layout = as_published(layout)
-    picture = run.image_path(key)
+    try:
+        picture = run.pictures.read(key)
+    except FileNotFoundError:
+        picture = None
     return DrawSource(
         layout=_asked(layout),
         origin={
@@ -135,7 +140,8 @@ def from_run(address: str) -> DrawSource:
         canvas_size=benchmark.canvas_size,
         sampling=SamplingSettings(**sampling.model_dump()),
         generator=record.identity.get("generator"),
-        picture=picture if picture.is_file() else None,
+        picture=picture,
+        picture_place=run.pictures.place(key),
     )
 
 

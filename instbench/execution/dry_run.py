@@ -9,12 +9,20 @@ from instbench.execution.generate import pending_requests
 from instbench.execution.local import check_folder
 from instbench.execution.plan import Plan, make_requests
 from instbench.execution.shards import Shard
+from instbench.runs.images import StoreKind
 from instbench.runs.store import RunFolder
 
 __all__ = ["describe"]
 
 
-def describe(plan: Plan, folder: Path, *, fresh: bool = False, shard: Shard | None = None) -> dict[str, Any]:
+def describe(
+    plan: Plan,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    shard: Shard | None = None,
+    image_store: StoreKind | None = None,
+) -> dict[str, Any]:
     """Describes a plan: data, settings and how much is left to do. Writes nothing.
 
     Args:
@@ -22,6 +30,7 @@ def describe(plan: Plan, folder: Path, *, fresh: bool = False, shard: Shard | No
         folder: The run folder; another run in it is refused, as `run` would.
         fresh: Count everything as left to do.
         shard: Count only this part of the run.
+        image_store: How images are to be kept; None leaves it to the folder.
 
     Returns:
         Facts as plain JSON values, in the order to print.
@@ -29,7 +38,7 @@ def describe(plan: Plan, folder: Path, *, fresh: bool = False, shard: Shard | No
     Raises:
         InputError: If the folder holds something else.
     """
-    check_folder(plan, folder, fresh=fresh, shard=shard)
+    check_folder(plan, folder, fresh=fresh, shard=shard, image_store=image_store)
     requests = make_requests(plan.benchmark, plan.layouts, seed=plan.settings.seed, sampling=plan.sampling)
     if shard is not None:
         requests = list(shard.take(requests))

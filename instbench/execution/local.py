@@ -29,12 +29,21 @@ from instbench.layouts.types import Layout
 from instbench.runs.atomic import make_folder
 from instbench.runs.environment import machine, package_versions
 from instbench.runs.identity import IdentityV1
+from instbench.runs.images import StoreKind
 from instbench.runs.lock import RunLock
 from instbench.runs.memory import measure_memory, reset_peaks
 from instbench.runs.records import MemoryRecord, ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
 
-__all__ = ["RunOutcome", "check_folder", "execute", "read_asked", "read_layouts", "rescore"]
+__all__ = [
+    "RunOutcome",
+    "check_folder",
+    "check_image_store",
+    "execute",
+    "read_asked",
+    "read_layouts",
+    "rescore",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +69,14 @@ class RunOutcome:
     missing: tuple[str, ...] = ()
 
 
-def check_folder(plan: Plan, folder: Path, *, fresh: bool = False, shard: Shard | None = None) -> None:
+def check_folder(
+    plan: Plan,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    shard: Shard | None = None,
+    image_store: StoreKind | None = None,
+) -> None:
     """Checks that a plan may run in a folder, without writing anything.
 
     Args:
@@ -68,6 +84,7 @@ def check_folder(plan: Plan, folder: Path, *, fresh: bool = False, shard: Shard 
         folder: The run folder.
         fresh: Whether a run that is in it will be deleted.
         shard: The part of the run that the folder is for, None for the whole.
+        image_store: How images are to be kept; None leaves it to the folder.
 
     Raises:
         InputError: If the folder holds something else, or another run and `fresh` is not set.
@@ -75,17 +92,30 @@ def check_folder(plan: Plan, folder: Path, *, fresh: bool = False, shard: Shard 
     run = RunFolder(folder)
     run.check_usable()
     if not fresh:
-        _check_same(run, plan, shard)
+        _check_same(run, plan, shard, image_store)
 
 
-def _check_same(run: RunFolder, plan: Plan, shard: Shard | None) -> RunRecord | None:
+def _check_same(
+    run: RunFolder, plan: Plan, shard: Shard | None, image_store: StoreKind | None
+) -> RunRecord | None:
     """The record in the folder, None for a new run; another run or another part of it is refused."""
     record = run.check_identity(plan.identity.model_dump(mode="json"))
     asked = None if shard is None else str(shard)
     if record is not None and record.shard != asked:
         there, now = (f"shard {one}" if one else "the whole run" for one in (record.shard, asked))
         raise InputError(f"{run.root}: holds {there}, asked now is {now}; choose another -o or add --fresh")
+    if record is not None:
+        check_image_store(run, record, image_store)
     return record
+
+
+def check_image_store(run: RunFolder, record: RunRecord, asked: StoreKind | None) -> None:
+    """Refuses to keep the images of a run in another way than it began with."""
+    if asked is not None and asked != record.image_store:
+        raise InputError(
+            f"{run.root}: keeps its images in {record.image_store}; leave --image-store {asked} out, choose "
+            "another -o or add --fresh"
+        )
 
 
 def execute(
@@ -97,6 +127,7 @@ def execute(
     score: bool = True,
     shard: Shard | None = None,
     executor: Executor | None = None,
+    image_store: StoreKind | None = None,
 ) -> RunOutcome:
     """Runs a plan in a folder; a second call with the same plan continues.
 
@@ -108,6 +139,8 @@ def execute(
         score: Also observe and score; False stops after the images.
         shard: Make and observe only this part of the images, and do not score; `merge_shards` does.
         executor: Where the networks work; None for this process.
+        image_store: How to keep the images of a new run: "files" or "archives"; None keeps to what is there,
+            or files.
 
     Returns:
         The outcome.
@@ -122,7 +155,8 @@ def execute(
     with RunLock(folder):
         if fresh:
             run.clear()
-        record = _check_same(run, plan, shard) or _new_record(plan, shard)
+        record = _check_same(run, plan, shard, image_store) or _new_record(plan, shard, image_store)
+        run.keep_images_in(record.image_store)
         run.prepare()
         before, record.status, record.error = record.status, "started", None
         _note_executor(record, executor)
@@ -251,7 +285,7 @@ def _observe_and_score(
         return score_run(run, record, benchmark, layouts, observations, evaluators, session)
 
 
-def _new_record(plan: Plan, shard: Shard | None) -> RunRecord:
+def _new_record(plan: Plan, shard: Shard | None, image_store: StoreKind | None) -> RunRecord:
     return RunRecord(
         identity=plan.identity.model_dump(mode="json"),
         identity_sha256=plan.identity.sha256(),
@@ -260,6 +294,7 @@ def _new_record(plan: Plan, shard: Shard | None) -> RunRecord:
         benchmark=plan.benchmark.model_dump(mode="json"),
         images_elsewhere=plan.images_elsewhere,
         shard=None if shard is None else str(shard),
+        image_store=image_store or "files",
         settings_asked=plan.settings.to_json(),
         settings_resolved=dict(plan.identity.sampling),
         started_at=_now(),

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instbench.errors import InputError
-from instbench.execution.local import RunOutcome, read_asked, read_layouts, rescore
+from instbench.execution.local import RunOutcome, check_image_store, read_asked, read_layouts, rescore
 from instbench.execution.session import Session
 from instbench.layouts.serialization import write_jsonl
-from instbench.runs.atomic import make_folder, sha256_bytes, sha256_file, write_bytes
+from instbench.runs.atomic import make_folder
 from instbench.runs.identity import identity_differences
+from instbench.runs.images import ImageStore, StoreKind
 from instbench.runs.lock import LOCK_NAME, RunLock, read_owner
 from instbench.runs.memory import largest_memory
 from instbench.runs.records import RunRecord
@@ -30,7 +31,9 @@ class _Part:
     record: RunRecord
 
 
-def merge_shards(shards: Sequence[Path], output: Path, session: Session) -> RunOutcome:
+def merge_shards(
+    shards: Sequence[Path], output: Path, session: Session, image_store: StoreKind | None = None
+) -> RunOutcome:
     """Joins shards and scores the whole.
 
     Everything is checked before anything is written. Observations are taken over; what a shard has not
@@ -40,6 +43,7 @@ def merge_shards(shards: Sequence[Path], output: Path, session: Session) -> RunO
         shards: The folders of the shards.
         output: The run folder to write.
         session: Loads the evaluators.
+        image_store: How to keep the images of a new run; None keeps to what is there, or to the first shard.
 
     Returns:
         The outcome of the whole run.
@@ -55,17 +59,19 @@ def merge_shards(shards: Sequence[Path], output: Path, session: Session) -> RunO
     if output.resolve() in {part.folder.root.resolve() for part in parts}:
         raise InputError(f"{output}: is one of the shards; choose another -o")
     run.check_usable()
-    _check_target(run, record)
+    _check_target(run, record, image_store)
     layouts = read_layouts(parts[0].folder, record)
     keys = [layout.image_key for layout in layouts]
     size = read_asked(parts[0].folder, record)[1].canvas_size
     sources = _sources(parts, keys, size)
     make_folder(output)
     with RunLock(output):
-        _check_target(run, record)
+        _check_target(run, record, image_store)
+        if not run.run_json.exists():
+            run.keep_images_in(image_store or record.image_store)
         run.prepare()
         if not run.run_json.exists():
-            run.write_run(_whole(parts))
+            run.write_run(_whole(parts, image_store or record.image_store))
         write_jsonl(layouts, run.layouts_jsonl)
         _copy_images(run, sources, size)
         _join_logs(run, parts, keys)
@@ -93,25 +99,27 @@ def _read_parts(shards: Sequence[Path]) -> list[_Part]:
     return parts
 
 
-def _check_target(run: RunFolder, record: RunRecord) -> None:
+def _check_target(run: RunFolder, record: RunRecord, image_store: StoreKind | None) -> None:
     there = run.check_identity(record.identity)
     if there is not None and there.shard is not None:
         raise InputError(f"{run.root}: holds shard {there.shard}; choose another -o")
+    if there is not None:
+        check_image_store(run, there, image_store)
 
 
-def _sources(parts: Sequence[_Part], keys: Sequence[str], size: int) -> Mapping[str, Path]:
+def _sources(parts: Sequence[_Part], keys: Sequence[str], size: int) -> Mapping[str, ImageStore]:
     """Where each image is; every image is looked at, and copies must be equal."""
     allowed = set((parts[0].record.images_elsewhere or {}).get("missing", ()))
-    sources: dict[str, Path] = {}
+    sources: dict[str, ImageStore] = {}
     missing = []
     for key in keys:
-        paths = [part.folder.image_path(key) for part in parts if part.folder.has_image(key, size)]
-        if len(paths) > 1 and len({sha256_file(path) for path in paths}) > 1:
-            raise InputError(
-                f"{paths[0]} and {paths[1]}: different images of one layout; delete the wrong one"
-            )
-        if paths:
-            sources[key] = paths[0]
+        stores = [part.folder.pictures for part in parts if part.folder.has_image(key, size)]
+        hashes = [store.sha256(key) for store in stores] if len(stores) > 1 else []
+        for store, digest in zip(stores, hashes, strict=False):
+            if digest != hashes[0]:
+                raise _disagree(stores[0], store, key)
+        if stores:
+            sources[key] = stores[0]
         elif key not in allowed:
             missing.append(key)
     if missing:
@@ -123,7 +131,12 @@ def _sources(parts: Sequence[_Part], keys: Sequence[str], size: int) -> Mapping[
     return sources
 
 
-def _whole(parts: Sequence[_Part]) -> RunRecord:
+def _disagree(first: ImageStore, second: ImageStore, key: str) -> InputError:
+    places = f"{first.place(key)} and {second.place(key)}"
+    return InputError(f"{places}: different images of one layout; delete the wrong one")
+
+
+def _whole(parts: Sequence[_Part], image_store: StoreKind) -> RunRecord:
     """The record of the whole run: times are sums over the shards."""
     timings: dict[str, float] = {}
     for part in parts:
@@ -132,6 +145,7 @@ def _whole(parts: Sequence[_Part]) -> RunRecord:
     started = min((part.record.started_at for part in parts if part.record.started_at), default=None)
     changed = {
         "shard": None,
+        "image_store": image_store,
         "status": "started",
         "error": None,
         "timings": timings,
@@ -142,17 +156,14 @@ def _whole(parts: Sequence[_Part]) -> RunRecord:
     return parts[0].record.model_copy(update=changed)
 
 
-def _copy_images(run: RunFolder, sources: Mapping[str, Path], size: int) -> None:
+def _copy_images(run: RunFolder, sources: Mapping[str, ImageStore], size: int) -> None:
     for key, source in sources.items():
-        data, target = source.read_bytes(), run.image_path(key)
-        if target.exists():
-            if sha256_file(target) == sha256_bytes(data):
+        data = source.read(key)
+        if run.has_image(key, size):
+            if run.pictures.read(key) == data:
                 continue
-            if run.has_image(key, size):
-                raise InputError(
-                    f"{target} and {source}: different images of one layout; delete the wrong one"
-                )
-        write_bytes(target, data)
+            raise _disagree(run.pictures, source, key)
+        run.pictures.write(key, data)
 
 
 def _join_logs(run: RunFolder, parts: Sequence[_Part], keys: Sequence[str]) -> None:

@@ -17,7 +17,6 @@ from instbench.execution.look import Look, Looker, Picture, Rows, detections_fro
 from instbench.execution.session import Evaluators
 from instbench.layouts.types import Layout
 from instbench.progress import track
-from instbench.runs.atomic import sha256_file
 from instbench.runs.store import RunFolder
 from instbench.runs.tables import ObservationTable
 
@@ -105,7 +104,7 @@ def observe_images(
     looker = Looker(benchmark, layouts, evaluators)
     tables = _Tables(folder, looker)
     hashes = {
-        layout.image_key: sha256_file(folder.image_path(layout.image_key))
+        layout.image_key: folder.pictures.sha256(layout.image_key)
         for layout in layouts
         if (only is None or layout.image_key in only)
         and folder.has_image(layout.image_key, benchmark.canvas_size)
@@ -145,7 +144,7 @@ class _Tables:
         known = None
         if "detections" in self.by_name and "detections" not in wanted:
             known = self.by_name["detections"].rows[key]
-        return Picture(layout, self.folder.image_path(key).read_bytes(), digest, wanted, known)
+        return Picture(layout, self.folder.pictures.read(key), digest, wanted, known)
 
     def add(self, rows: Rows) -> None:
         """Adds the rows of a chunk and writes them."""

@@ -16,6 +16,7 @@ from instbench.errors import InputError
 from instbench.generators.pictures import open_picture, to_canvas
 from instbench.layouts.types import Layout
 from instbench.progress import track
+from instbench.runs.archives import ARCHIVE_NAME
 from instbench.runs.atomic import sha256_file
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFile", "Manifest", "read_manifest", "thumbnail"]
@@ -164,6 +165,11 @@ def list_images(folder: Path) -> list[Path]:
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in IMAGE_SUFFIXES and (path.is_file() or path.is_symlink())
     ]
+    if not found and any(ARCHIVE_NAME.fullmatch(path.name) for path in folder.iterdir()):
+        raise InputError(
+            f"{folder}: holds archives of images; unpack them elsewhere (tar -xf) and give that folder, or give the "
+            "run folder without --benchmark"
+        )
     if not found:
         raise InputError(f"{folder}: holds no image ({', '.join(IMAGE_SUFFIXES)}); give a folder of images")
     return found

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from instbench.errors import InputError
 from instbench.runs.atomic import write_json
+from instbench.runs.images import StoreKind
 
 __all__ = [
     "DeviceMemoryRecord",
@@ -88,6 +89,7 @@ class RunRecord(_Record):
         memory: Peak memory and batch sizes; null in files of earlier versions.
         images_elsewhere: What was found in a folder of ready images, and what it was allowed; null for others.
         shard: ``i/n`` if the folder holds one shard of the run; null for a whole run.
+        image_store: How images are kept: "files" or "archives".
         error: One line, if the last call failed.
         started_at: ISO time in UTC of the first call.
         updated_at: ISO time in UTC of the last write.
@@ -109,6 +111,7 @@ class RunRecord(_Record):
     memory: MemoryRecord | None = None
     images_elsewhere: dict[str, Any] | None = None
     shard: str | None = None
+    image_store: StoreKind = "files"
     error: str | None = None
     started_at: str | None = None
     updated_at: str | None = None

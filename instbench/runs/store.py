@@ -11,19 +11,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from instbench.errors import InputError
+from instbench.runs.archives import ImageArchives
 from instbench.runs.atomic import (
     TEMPORARY_PREFIX,
     append_line,
     make_folder,
     remove_temporary,
     sync_folder,
-    write_bytes,
     write_json,
 )
 from instbench.runs.identity import identity_differences
+from instbench.runs.images import ImageFiles, ImageStore, StoreKind
 from instbench.runs.lock import LOCK_NAME
 from instbench.runs.records import ResultsRecord, RunRecord, read_record
 
@@ -36,12 +37,11 @@ _FILES = (
     *("samples.npz", "results.json", "report.html"),
 )
 _FOLDERS = {
-    "images": re.compile(r"[a-z0-9._-]+\.png"),
+    "images": re.compile(r"[a-z0-9._-]+\.png|images-[0-9]+\.tar"),
     "observations": re.compile(r"[a-z0-9._-]+\.parquet"),
     "overlays": re.compile(r"[a-z0-9._-]+\.png"),
     "report_files": re.compile(r"[a-z0-9._-]+\.webp"),
 }
-_KEY = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 class RunFolder:
@@ -62,6 +62,7 @@ class RunFolder:
         self.images = root / "images"
         self.observations = root / "observations"
         self.overlays = root / "overlays"
+        self._pictures: ImageStore | None = None
 
     # -- taking the folder
 
@@ -83,10 +84,14 @@ class RunFolder:
             )
 
     def prepare(self) -> None:
-        """Makes the folders and removes what an interrupted write left."""
+        """Makes the folders and removes what an interrupted write left.
+
+        The folder must be locked; `keep_images_in` goes before it in a new one.
+        """
         for folder in (self.root, self.images, self.observations):
             make_folder(folder)
             remove_temporary(folder)
+        self.pictures.prepare()
 
     def check_identity(self, ours: Mapping[str, Any]) -> RunRecord | None:
         """Compares the identity in the folder with ours.
@@ -125,6 +130,7 @@ class RunFolder:
         shutil.rmtree(self.observations / "parts", ignore_errors=True)
         for name in reversed(_FILES):
             (self.root / name).unlink(missing_ok=True)
+        self._pictures = None
 
     def _content(self) -> list[Path]:
         return [path for path in self.root.iterdir() if path.name != LOCK_NAME]
@@ -157,32 +163,27 @@ class RunFolder:
 
     # -- images
 
-    def image_path(self, image_key: str) -> Path:
-        """Returns the path of an image; the key must be one of ours.
+    @property
+    def pictures(self) -> ImageStore:
+        """The images, kept as ``run.json`` says; as files where there is none."""
+        if self._pictures is None:
+            kind = self.read_run().image_store if self.run_json.exists() else "files"
+            self._pictures = _image_store(kind, self.images)
+        return self._pictures
 
-        Raises:
-            InputError: If the key could lead out of the folder.
-        """
-        if not _KEY.fullmatch(image_key) or ".." in image_key:
-            raise InputError(f"image key {image_key!r}: must be made of a-z, 0-9, dot, dash and underscore")
-        return self.images / f"{image_key}.png"
+    def keep_images_in(self, kind: StoreKind) -> None:
+        """Says how images are kept, for a folder whose ``run.json`` is not written yet."""
+        self._pictures = _image_store(kind, self.images)
 
     def has_image(self, image_key: str, size: int) -> bool:
         """Returns True if the image is there, whole, and of the canvas size."""
-        try:
-            with Image.open(self.image_path(image_key), formats=["PNG"]) as image:
-                if image.size != (size, size):
-                    return False
-                image.verify()
-        except (OSError, SyntaxError, UnidentifiedImageError, ValueError):
-            return False
-        return True
+        return self.pictures.has(image_key, size)
 
     def write_image(self, image_key: str, image: Image.Image) -> None:
-        """Writes an image as PNG, atomically; repeated runs give the same bytes."""
+        """Stores an image as PNG, all of it or nothing; repeated runs give the same bytes."""
         stream = io.BytesIO()
         image.convert("RGB").save(stream, format="PNG", compress_level=6)
-        write_bytes(self.image_path(image_key), stream.getvalue())
+        self.pictures.write(image_key, stream.getvalue())
 
     def log_image(self, entry: Mapping[str, Any]) -> None:
         """Appends one line to the per-image generation log."""
@@ -200,3 +201,7 @@ class RunFolder:
             except (ValueError, KeyError, TypeError, RecursionError):
                 logger.debug("%s: skipped a torn line", self.images_jsonl)
         return log
+
+
+def _image_store(kind: StoreKind, folder: Path) -> ImageStore:
+    return ImageArchives(folder) if kind == "archives" else ImageFiles(folder)

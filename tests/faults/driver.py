@@ -13,6 +13,7 @@ from pathlib import Path
 from instbench import defaults
 from instbench.cli.main import main
 from instbench.registry import DETECTORS, FEATURES, GENERATORS, IMAGE_TEXT, Entry
+from instbench.runs.archives import ImageArchives
 from tests.instbench.fakes import FakeDetector, FakeFeatures, FakeGenerator, FakeImageText
 
 PAUSE = 0.03
@@ -40,6 +41,7 @@ class SlowDetector(FakeDetector):
 
 if __name__ == "__main__":
     defaults.OBSERVE_CHUNK = 3
+    ImageArchives.shard_images = 5
     GENERATORS.add(Entry("fake", "rectangles", SlowGenerator))
     DETECTORS.add(Entry("fake", "patches", SlowDetector))
     IMAGE_TEXT.add(Entry("fake", "mean colour", FakeImageText))

@@ -13,6 +13,7 @@ from instbench import api
 from instbench.execution.observe import observe_images
 from instbench.execution.shards import Shard
 from instbench.registry import DETECTORS, FEATURES, GENERATORS, IMAGE_TEXT, Entry
+from instbench.runs.archives import ImageArchives
 from instbench.runs.store import RunFolder
 from instbench.runs.tables import ObservationTable
 from tests.faults.disk import STATES, WatchedDisk
@@ -135,7 +136,7 @@ def world(tmp_path, monkeypatch) -> Iterator[World]:
 def lost(world: World, cut: Cut, run: Path, expected: bytes, resume: Callable[[], object]) -> list[str]:
     """What a power cut took of the finished work, and what resuming did not bring back."""
     folder = RunFolder(run)
-    there = {path.stem for path in folder.images.glob("*.png") if folder.has_image(path.stem, CANVAS)}
+    there = {key for key in folder.pictures.keys() if folder.has_image(key, CANVAS)}  # noqa: SIM118 - no mapping
     missing = [f"image {key}" for key in cut.done.images - there]
     missing += [f"log line {key}" for key in cut.done.logged - folder.read_image_log().keys()]
     world.generator.made.clear()
@@ -158,10 +159,12 @@ def check(losses: list[str], count: Callable[[str], None]) -> None:
     assert losses == []
 
 
-def test_a_run_goes_on_after_a_power_cut_anywhere(world, tmp_path, count):
+@pytest.mark.parametrize("store", ["files", "archives"])
+def test_a_run_goes_on_after_a_power_cut_anywhere(world, tmp_path, count, store, monkeypatch):
+    monkeypatch.setattr(ImageArchives, "shard_images", 3)
     top = tmp_path / "top"
     top.mkdir()
-    cuts = world.cuts(top, lambda: world.run(top / "deep" / "run"))
+    cuts = world.cuts(top, lambda: world.run(top / "deep" / "run", image_store=store))
     expected = (top / "deep" / "run" / "results.json").read_bytes()
     assert len(cuts) > 60
     losses = []

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from instbench.errors import InputError
 from instbench.runs.atomic import TEMPORARY_PREFIX
+from instbench.runs.images import UNREADABLE, ImageStore
 from instbench.runs.store import RunFolder
 
 __all__ = ["EMBEDDED_LIMIT", "Pictures", "make_pictures"]
@@ -111,20 +112,20 @@ def _thumbnails(
 ) -> Iterator[tuple[int, str, bytes]]:
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         for number, (folder, keys) in enumerate(runs):
-            paths = [folder.image_path(key) for key in keys]
-            for key, data in zip(keys, pool.map(lambda path: _thumbnail(path, side), paths), strict=True):
+            pictures = folder.pictures
+            found = pool.map(lambda key, store=pictures: _thumbnail(store, key, side), keys)
+            for key, data in zip(keys, found, strict=True):
                 if data is not None:
                     yield number, key, data
 
 
-def _thumbnail(path: Path, side: int) -> bytes | None:
+def _thumbnail(store: ImageStore, key: str, side: int) -> bytes | None:
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            picture = image.convert("RGB")
+        picture = store.open(key)
     except FileNotFoundError:
         return None
-    except (OSError, SyntaxError, UnidentifiedImageError, ValueError) as error:
-        logger.warning("%s: unreadable (%s); left out of the report", path, error)
+    except UNREADABLE as error:
+        logger.warning("%s: unreadable (%s); left out of the report", store.place(key), error)
         return None
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)
     stream = io.BytesIO()

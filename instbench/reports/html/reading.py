@@ -15,6 +15,7 @@ from instbench.evaluators.base import Detections
 from instbench.execution.observe import read_detections
 from instbench.layouts.serialization import read_jsonl
 from instbench.layouts.types import Layout
+from instbench.runs.images import file_name
 from instbench.runs.records import ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
 
@@ -70,7 +71,7 @@ def read_run_data(root: Path) -> RunData:
         )
     layouts = read_jsonl(folder.layouts_jsonl)
     for layout in layouts:
-        folder.image_path(layout.image_key)  # refuses keys that could lead elsewhere
+        file_name(layout.image_key)  # refuses keys that could lead elsewhere
     rows = {(row["image_key"], row["annotation_id"]): row for row in _rows(folder.instances_parquet)}
     return RunData(folder, run, results, layouts, rows, _detections(folder), folder.read_image_log())
 

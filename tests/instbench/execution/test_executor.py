@@ -77,10 +77,10 @@ def test_a_run_changes_hands(toy, tmp_path, fakes):
     backwards = Backwards(fail=None)
     run_with(backwards, toy, first.root)
     keys = sorted(path.stem for path in first.images.iterdir())
-    first.image_path(keys[0]).unlink()
+    (first.images / f"{keys[0]}.png").unlink()
     [outcome] = api.run(toy, first.root, model="fake")
     assert (outcome.made, outcome.kept) == (1, len(keys) - 1)
-    first.image_path(keys[1]).unlink()
+    (first.images / f"{keys[1]}.png").unlink()
     again = run_with(backwards, toy, first.root)
     assert (again.made, again.kept) == (1, len(keys) - 1)
     assert backwards.before == [0, len(keys) - 1]

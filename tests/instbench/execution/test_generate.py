@@ -51,8 +51,8 @@ def test_images_do_not_depend_on_batch_or_order(tmp_path, requests, run):
 def test_only_missing_or_torn_images_are_made(requests, run):
     generate_images(run, FakeGenerator(), requests, 2)
     keys = [request.layout.image_key for request in requests]
-    run.image_path(keys[0]).unlink()
-    run.image_path(keys[3]).write_bytes(b"\x89PNG half")
+    (run.images / f"{keys[0]}.png").unlink()
+    (run.images / f"{keys[3]}.png").write_bytes(b"\x89PNG half")
     (run.images / ".tmp-abc-000000000012.png").write_bytes(b"half")
     again = FakeGenerator()
     summary = generate_images(run, again, requests, 2)

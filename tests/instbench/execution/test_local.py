@@ -362,7 +362,7 @@ def test_generate_on_a_finished_run_leaves_it_finished(toy, tmp_path, fakes):
     api.generate(toy, tmp_path / "run", model="fake")
     run = RunFolder(tmp_path / "run")
     assert run.read_run().status == "success"
-    run.image_path("000000000012").unlink()
+    (run.images / "000000000012.png").unlink()
     api.generate(toy, tmp_path / "run", model="fake")
     assert run.read_run().status == "started"
 

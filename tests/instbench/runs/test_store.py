@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 
 from instbench.errors import InputError
@@ -22,25 +20,14 @@ def test_an_image_is_there_only_if_it_is_whole_and_of_the_right_size(run):
     run.write_image("a", Image.new("RGB", (8, 8), "red"))
     assert run.has_image("a", 8)
     assert not run.has_image("a", 16)
-    path = run.image_path("a")
+    path = run.images / "a.png"
     path.write_bytes(path.read_bytes()[:-20])
     assert not run.has_image("a", 8)
 
 
 def test_another_format_under_the_name_of_a_png_is_no_image(run):
-    Image.new("RGB", (8, 8)).save(run.image_path("a"), format="BMP")
+    Image.new("RGB", (8, 8)).save(run.images / "a.png", format="BMP")
     assert not run.has_image("a", 8)
-
-
-@given(st.text(max_size=12))
-def test_a_key_never_leads_out_of_the_folder(key):
-    run = RunFolder(__import__("pathlib").Path("/somewhere/run"))
-    try:
-        path = run.image_path(key)
-    except InputError:
-        return
-    assert path.parent == run.images
-    assert ".." not in path.parts
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):

@@ -93,7 +93,7 @@ def make_run(
                 "masks": masks,
             }
         )
-        image.save(folder.image_path(layout.image_key), compress_level=1)
+        image.save(folder.images / f"{layout.image_key}.png", compress_level=1)
     write_jsonl(layouts, folder.layouts_jsonl)
     log = [{"image_key": one.image_key, "seed": 2**62 + at, "seconds": 0.5} for at, one in enumerate(layouts)]
     folder.images_jsonl.write_text("".join(json.dumps(line) + "\n" for line in log), encoding="utf-8")

@@ -126,8 +126,8 @@ def test_large_runs_link_their_thumbnails(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_missing_and_damaged_pictures_are_left_out(tmp_path: Path) -> None:
     run = RunFolder(make_run(tmp_path / "run"))
-    run.image_path("000000000000").unlink()
-    run.image_path("000000000001").write_bytes(b"no picture")
+    (run.images / "000000000000.png").unlink()
+    (run.images / "000000000001.png").write_bytes(b"no picture")
     views = [one["views"][0] for one in data_of(build_report(run.root))["images"]]
     assert ["picture" in view for view in views] == [False, False, True, True, True, True]
 

@@ -1,0 +1,161 @@
+"""The images of a run: one interface over the two ways to keep them."""
+
+from __future__ import annotations
+
+import io
+import re
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar
+
+from PIL import Image, UnidentifiedImageError
+
+from instbench.defaults import IMAGE_STORES, StoreKind
+from instbench.errors import InputError
+from instbench.runs.atomic import remove_temporary, sha256_bytes, write_bytes
+
+__all__ = ["UNREADABLE", "ImageFiles", "ImageStore", "StoreKind", "check_store", "file_name"]
+
+_PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+
+UNREADABLE = (OSError, SyntaxError, UnidentifiedImageError, ValueError)
+"""What reading a damaged PNG raises."""
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9._-]*")
+
+
+def file_name(image_key: str) -> str:
+    """Returns the file name of an image; the key must be one of ours.
+
+    Raises:
+        InputError: If the key could lead out of a folder.
+    """
+    if not _KEY.fullmatch(image_key) or ".." in image_key:
+        raise InputError(f"image key {image_key!r}: must be made of a-z, 0-9, dot, dash and underscore")
+    return f"{image_key}.png"
+
+
+def check_store(kind: str) -> StoreKind:
+    """Returns the kind of store that a text names.
+
+    Raises:
+        InputError: If there is no such kind.
+    """
+    for known in IMAGE_STORES:
+        if kind == known:
+            return known
+    raise InputError(f"--image-store {kind}: give {' or '.join(IMAGE_STORES)}")
+
+
+class ImageStore(ABC):
+    """The PNG files of one run, by image key, wherever they are.
+
+    Reading needs no lock. Who calls `prepare` or `write` must hold the run folder.
+
+    Args:
+        folder: The folder ``images`` of the run.
+    """
+
+    kind: ClassVar[StoreKind]
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Removes what an interrupted write left."""
+
+    @abstractmethod
+    def keys(self) -> list[str]:
+        """Returns the keys of the stored images, sorted; whether they are whole is for `has` to say."""
+
+    @abstractmethod
+    def read(self, image_key: str) -> bytes:
+        """Returns the bytes of the PNG file.
+
+        Raises:
+            FileNotFoundError: If there is no such image.
+        """
+
+    @abstractmethod
+    def write(self, image_key: str, data: bytes) -> None:
+        """Stores a PNG file; when this returns it is whole and synced, whatever happens afterwards.
+
+        Raises:
+            OSError: If the disk is full or the folder cannot be written; nothing of the image is left then.
+        """
+
+    @abstractmethod
+    def place(self, image_key: str) -> str:
+        """Says where an image is, for messages."""
+
+    def has(self, image_key: str, size: int) -> bool:
+        """Returns True if the image is there, whole, and of the canvas size."""
+        return self._whole_size(image_key) == (size, size)
+
+    def _whole_size(self, image_key: str) -> tuple[int, int] | None:
+        """Width and height of an image whose every byte is there, by the check sums of PNG; else None."""
+        try:
+            data = self.read(image_key)
+        except OSError:
+            return None
+        try:
+            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+                image.verify()
+        except UNREADABLE:
+            return None
+        return image.size if data.endswith(_PNG_END) else None
+
+    def open(self, image_key: str) -> Image.Image:
+        """Returns the decoded image in RGB.
+
+        Raises:
+            FileNotFoundError: If there is no such image.
+            OSError, SyntaxError, ValueError: If it is damaged, see `UNREADABLE`.
+        """
+        with Image.open(io.BytesIO(self.read(image_key)), formats=["PNG"]) as image:
+            return image.convert("RGB")
+
+    def sha256(self, image_key: str) -> str:
+        """Returns the SHA-256 of the PNG file in hexadecimal.
+
+        Raises:
+            FileNotFoundError: If there is no such image.
+        """
+        return sha256_bytes(self.read(image_key))
+
+
+class ImageFiles(ImageStore):
+    """One file per image, ``<image key>.png``."""
+
+    kind = "files"
+
+    def prepare(self) -> None:
+        """Removes temporary files."""
+        remove_temporary(self.folder)
+
+    def keys(self) -> list[str]:
+        """Returns the keys of the stored images, sorted."""
+        if not self.folder.is_dir():
+            return []
+        names = (path.name for path in self.folder.iterdir() if path.is_file())
+        return sorted(
+            name.removesuffix(".png")
+            for name in names
+            if name.endswith(".png") and _KEY.fullmatch(name.removesuffix(".png"))
+        )
+
+    def read(self, image_key: str) -> bytes:
+        """Returns the bytes of the PNG file."""
+        return self._path(image_key).read_bytes()
+
+    def write(self, image_key: str, data: bytes) -> None:
+        """Writes the file atomically."""
+        write_bytes(self._path(image_key), data)
+
+    def place(self, image_key: str) -> str:
+        """Returns the path."""
+        return str(self._path(image_key))
+
+    def _path(self, image_key: str) -> Path:
+        return self.folder / file_name(image_key)
