@@ -8,6 +8,8 @@ __all__ = [
     "AUTO_BATCH_SIZE",
     "BATCH_SIZE",
     "BYTES_PER_IMAGE",
+    "BYTES_PER_OBSERVATION",
+    "BYTES_PER_PIXEL",
     "CANVAS_SIZE",
     "CONVERT_DTYPE",
     "DEMO_LIMIT",
@@ -38,6 +40,10 @@ AUTO_BATCH_SIZE = 8
 """Images per generator call for ``--batch-size auto`` on the CPU, where the canvas is small; else 1."""
 MOST_BATCH_SIZE = 32
 """Images per generator call that ``--batch-size auto`` grows to on a GPU."""
+BYTES_PER_PIXEL = 2.0
+"""Disk space of a PNG per pixel, where there is none to measure; photographs take about as much."""
+BYTES_PER_OBSERVATION = 20_000
+"""Disk space per image for logs, detections with masks, crops and features of 2,048 numbers."""
 SMALL_CANVAS = 256
 """Side in pixels up to which a canvas is small."""
 BYTES_PER_IMAGE = 64 * 2**20

@@ -76,7 +76,9 @@ def dry_run(args: argparse.Namespace) -> int:
     """Plans and prints, writes nothing."""
     from instbench import api
 
-    return print_plans(api.plan_runs(**run_arguments(args)), as_json=args.json, **folder_arguments(args))
+    arguments = run_arguments(args)
+    where = folder_arguments(args)
+    return print_plans(api.plan_runs(**arguments), as_json=args.json, session=arguments["session"], **where)
 
 
 def print_plans(plans: list[tuple[Any, Path]], *, as_json: bool, **where: Any) -> int:

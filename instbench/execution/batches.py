@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from instbench import defaults
 from instbench.errors import InputError
@@ -107,12 +108,20 @@ class Batches:
         generator: Makes the images.
         size: Images per call; it is changed here.
         succeeded: Images of this run that were made before.
+        network: Entered while the generator works.
     """
 
-    def __init__(self, generator: Generator, size: BatchSize, succeeded: int = 0) -> None:
+    def __init__(
+        self,
+        generator: Generator,
+        size: BatchSize,
+        succeeded: int = 0,
+        network: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self.generator = generator
         self.size = size
         self._succeeded = succeeded
+        self._network = network
         self._failed = 0
 
     def run(
@@ -172,7 +181,13 @@ class Batches:
     def _answers(
         self, batch: list[GenerationRequest], left: dict[str, GenerationRequest]
     ) -> Iterator[GeneratedImage]:
-        for answer in self.generator.generate(batch):
+        answers: Iterator[GeneratedImage] | None = None
+        while True:
+            with self._network():
+                answers = iter(self.generator.generate(batch)) if answers is None else answers
+                answer = next(answers, None)
+            if answer is None:
+                break
             request = left.get(answer.image_key)
             if request is None:
                 raise InputError(

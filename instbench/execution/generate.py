@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from instbench.execution.batches import Batches, BatchSize
 from instbench.execution.executor import Answers
+from instbench.execution.prediction import predict_disk
 from instbench.generators.base import GenerationRequest, Generator
 from instbench.progress import track
 from instbench.runs.store import RunFolder
 
 __all__ = ["GenerationSummary", "generate_images", "pending_requests"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -43,6 +48,7 @@ def generate_images(
     requests: Sequence[GenerationRequest],
     batch_size: int | BatchSize,
     answers: Answers | None = None,
+    network: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> GenerationSummary:
     """Makes and stores the missing images, each written as soon as it is done.
 
@@ -53,6 +59,7 @@ def generate_images(
         batch_size: Requests per generator call, a number or one that follows the memory; halved when memory
             runs out.
         answers: Who makes the images in place of the generator; None for this process.
+        network: Entered while the generator works.
 
     Returns:
         Counts and the keys that failed.
@@ -67,10 +74,25 @@ def generate_images(
     summary = GenerationSummary(made=0, kept=len(requests) - len(pending), failed=[])
     if not pending:
         return summary
+    warning = predict_disk(folder, len(pending), pending[0].canvas_size, there=summary.kept).warning()
+    if warning:
+        logger.warning("%s", warning)
     size = BatchSize(batch_size) if isinstance(batch_size, int) else batch_size
-    made = answers(pending, summary.kept) if answers else Batches(generator, size, summary.kept).run(pending)
+    made = (
+        answers(pending, summary.kept)
+        if answers
+        else Batches(generator, size, summary.kept, network).run(pending)
+    )
+    unet_calls = 0.0
+    shown = track(
+        made,
+        description="generate",
+        total=len(pending),
+        unit="images",
+        note=lambda: f"{unet_calls:,.0f} UNet calls" if unet_calls else "",
+    )
     last = time.monotonic()
-    for request, answer in track(made, description="generate", total=len(pending)):
+    for request, answer in shown:
         now = time.monotonic()
         entry = {"image_key": request.layout.image_key, "seed": request.seed, "seconds": round(now - last, 4)}
         last = now
@@ -81,5 +103,6 @@ def generate_images(
         # The line first: an image that is there is never made again, and so could not get its line later.
         folder.log_image({**entry, "info": dict(answer.info)})
         folder.write_image(request.layout.image_key, answer.image)
+        unet_calls += float(answer.info.get("unet_calls", 0))
         summary.made += 1
     return summary

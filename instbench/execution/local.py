@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from instbench.execution.plan import Plan, make_requests
 from instbench.execution.score import score_run
 from instbench.execution.session import Evaluators, Session
 from instbench.execution.shards import Shard
+from instbench.execution.timing import Stages, sum_up
 from instbench.layouts.types import Layout
 from instbench.runs.atomic import make_folder
 from instbench.runs.environment import machine, package_versions
@@ -161,9 +161,11 @@ def execute(
         before, record.status, record.error = record.status, "started", None
         _note_executor(record, executor)
         reset_peaks()
+        stages = Stages(record)
+        evaluators = stages.watch(plan.evaluators)
         _save(run, record)
         with _recorded(run, record):
-            with _timed(record, "plan"):
+            with stages.run("plan"):
                 _write_layouts(run, plan.layouts)
             asked = make_requests(
                 plan.benchmark, plan.layouts, seed=plan.settings.seed, sampling=plan.sampling
@@ -173,10 +175,12 @@ def execute(
                 asked = list(shard.take(asked))
                 absent &= {one.layout.image_key for one in asked}
             requests = [one for one in asked if one.layout.image_key not in absent]
-            with _timed(record, "generate"):
+            with stages.run("generate"):
                 answers = None if executor is None else executor.answers(plan)
                 size = session.batch_size_for(plan.benchmark.canvas_size)
-                made = generate_images(run, plan.generator, requests, size, answers=answers)
+                made = generate_images(
+                    run, plan.generator, requests, size, answers=answers, network=stages.network
+                )
             if made.made and answers is None:
                 _note_batches(record, plan, size)
             record.counts = {
@@ -188,12 +192,15 @@ def execute(
             look = None if executor is None else executor.look(plan)
             if score and shard is not None:
                 own = {one.layout.image_key for one in asked}
-                _observe(run, record, plan.benchmark, plan.layouts, plan.evaluators, only=own, look=look)
+                _observe(run, stages, plan.benchmark, plan.layouts, evaluators, only=own, look=look)
             elif score:
                 results = _observe_and_score(
-                    run, record, plan.benchmark, plan.layouts, plan.evaluators, session, look=look
+                    run, stages, plan.benchmark, plan.layouts, evaluators, session, look=look
                 )
         _note_executor(record, executor)
+        record.totals = sum_up(
+            run, record, {one.layout.image_key for one in asked}, elsewhere=executor is not None
+        )
         failed = tuple(made.failed)
         if failed:
             record.status, record.error = "error", f"{len(failed)} images could not be made"
@@ -240,7 +247,8 @@ def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None =
         record.identity = identity.model_dump(mode="json")
         record.identity_sha256 = identity.sha256()
         with _recorded(run, record):
-            results = _observe_and_score(run, record, benchmark, layouts, evaluators, session)
+            stages = Stages(record)
+            results = _observe_and_score(run, stages, benchmark, layouts, stages.watch(evaluators), session)
         keys = [layout.image_key for layout in layouts]
         gone = [key for key in keys if not run.has_image(key, benchmark.canvas_size)]
         allowed = set((record.images_elsewhere or {}).get("missing", ()))
@@ -251,6 +259,8 @@ def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None =
             "images_failed": len(missing),
             "images_missing": len(absent),
         }
+        elsewhere = record.environment.get("executor", {}).get("kind", "local") != "local"
+        record.totals = sum_up(run, record, set(keys), elsewhere=elsewhere)
         record.status, record.error = "success", None
         if missing:
             record.status, record.error = "error", f"{len(missing)} images are missing"
@@ -260,29 +270,29 @@ def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None =
 
 def _observe(
     run: RunFolder,
-    record: RunRecord,
+    stages: Stages,
     benchmark: Benchmark,
     layouts: tuple[Layout, ...],
     evaluators: Evaluators,
     only: Collection[str] | None = None,
     look: Look | None = None,
 ) -> Observations:
-    with _timed(record, "observe"):
+    with stages.run("observe"):
         return observe_images(run, benchmark, layouts, evaluators, only=only, look=look)
 
 
 def _observe_and_score(
     run: RunFolder,
-    record: RunRecord,
+    stages: Stages,
     benchmark: Benchmark,
     layouts: tuple[Layout, ...],
     evaluators: Evaluators,
     session: Session,
     look: Look | None = None,
 ) -> ResultsRecord:
-    observations = _observe(run, record, benchmark, layouts, evaluators, look=look)
-    with _timed(record, "score"):
-        return score_run(run, record, benchmark, layouts, observations, evaluators, session)
+    observations = _observe(run, stages, benchmark, layouts, evaluators, look=look)
+    with stages.run("score"):
+        return score_run(run, stages.record, benchmark, layouts, observations, evaluators, session)
 
 
 def _new_record(plan: Plan, shard: Shard | None, image_store: StoreKind | None) -> RunRecord:
@@ -322,16 +332,6 @@ def _save(run: RunFolder, record: RunRecord) -> None:
     record.versions, record.environment = package_versions(), {**machine(), "executor": executor}
     record.updated_at = _now()
     run.write_run(record)
-
-
-@contextmanager
-def _timed(record: RunRecord, stage: str) -> Iterator[None]:
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        elapsed = time.monotonic() - start
-        record.timings[stage] = round(record.timings.get(stage, 0.0) + elapsed, 3)
 
 
 @contextmanager

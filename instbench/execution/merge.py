@@ -139,9 +139,14 @@ def _disagree(first: ImageStore, second: ImageStore, key: str) -> InputError:
 def _whole(parts: Sequence[_Part], image_store: StoreKind) -> RunRecord:
     """The record of the whole run: times are sums over the shards."""
     timings: dict[str, float] = {}
+    networks: dict[str, float] = {}
     for part in parts:
-        for stage, seconds in part.record.timings.items():
-            timings[stage] = round(timings.get(stage, 0.0) + seconds, 3)
+        for total, own in (
+            (timings, part.record.timings),
+            (networks, part.record.seconds_in_networks),
+        ):
+            for stage, seconds in own.items():
+                total[stage] = round(total.get(stage, 0.0) + seconds, 6)
     started = min((part.record.started_at for part in parts if part.record.started_at), default=None)
     changed = {
         "shard": None,
@@ -149,6 +154,7 @@ def _whole(parts: Sequence[_Part], image_store: StoreKind) -> RunRecord:
         "status": "started",
         "error": None,
         "timings": timings,
+        "seconds_in_networks": networks,
         "started_at": started,
         "counts": {},
         "memory": largest_memory(part.record.memory for part in parts if part.record.memory is not None),

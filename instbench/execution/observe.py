@@ -118,7 +118,14 @@ def observe_images(
     # Read when asked for: whoever looks decides how many images are in memory.
     pictures = ([tables.picture(one, hashes[one.image_key]) for one in part] for part in chunks)
     seen = (look or looker.look_at_all)(pictures) if chunks else iter(())
-    for rows in track(seen, description=f"observe, chunks of {chunk}", total=len(chunks)):
+    looked_at = track(
+        seen,
+        description="observe",
+        total=len(todo),
+        unit="images",
+        size=lambda rows: max(map(len, rows.values()), default=0),
+    )
+    for rows in looked_at:
         tables.add(rows)
     return tables.finish([layout for layout in layouts if layout.image_key in hashes])
 

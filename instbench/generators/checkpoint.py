@@ -21,6 +21,7 @@ __all__ = [
     "grounding_net",
     "hash_files",
     "pipeline_folder",
+    "read_config",
     "read_index",
     "recommended_sampling",
 ]
@@ -98,7 +99,7 @@ def grounding_net(folder: Path, wanted: str) -> None:
     Raises:
         InputError: If they come from elsewhere; the message names the model that takes the folder.
     """
-    config = _read_json(folder, "unet/config.json")
+    config = read_config(folder, "unet/config.json")
     if read_index(folder).get("_class_name") == GLIGEN_PIPELINE:
         attention = config.get("attention_type", "default")
         if attention != "gated":
@@ -122,7 +123,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: If it is missing or unreadable.
     """
-    return _read_json(folder, "model_index.json")
+    return read_config(folder, "model_index.json")
 
 
 def recommended_sampling(index: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,7 +141,12 @@ def recommended_sampling(index: Mapping[str, Any]) -> dict[str, Any]:
     return own or dict(_FOREIGN_SAMPLING.get(str(index.get("_class_name")), {}))
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
+def read_config(folder: Path, name: str) -> dict[str, Any]:
+    """A JSON file of a pipeline folder.
+
+    Raises:
+        InputError: If it is missing or unreadable.
+    """
     path = folder / name
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -22,6 +22,7 @@ from instbench.generators.checkpoint import (
     read_index,
     recommended_sampling,
 )
+from instbench.generators.prediction import UnetWork, predict_unet_work
 from instbench.layouts.types import Condition
 from reference_model.parameters import resolve_parameters
 
@@ -92,7 +93,7 @@ class InstanceDiffusionGenerator:
         self._device = device
         self._dtype = dtype
         self._batch_size = batch_size
-        self._max_unet_batch = max_unet_batch
+        self.max_unet_batch = max_unet_batch
 
     def find_folder(self, checkpoint: Path | None) -> Path:
         """The folder of a checkpoint, or the shipped weights, checked.
@@ -197,6 +198,11 @@ class InstanceDiffusionGenerator:
         Raises:
             InputError: If a layout or setting cannot be drawn; the message names it.
         """
+        for batch in self.batches(requests):
+            yield from self._draw(batch)
+
+    def batches(self, requests: Sequence[GenerationRequest]) -> Iterator[list[GenerationRequest]]:
+        """The requests as they go to the pipeline: those of a batch agree on all but layout and seed."""
         groups: dict[Any, list[GenerationRequest]] = {}
         for request in requests:
             key = (request.canvas_size, request.conditions, request.sampling)
@@ -204,7 +210,16 @@ class InstanceDiffusionGenerator:
         for group in groups.values():
             size = self._batch_size or self._automatic_batch(group[0].canvas_size)
             for start in range(0, len(group), size):
-                yield from self._draw(group[start : start + size])
+                yield group[start : start + size]
+
+    def predict(self, requests: Sequence[GenerationRequest], images_per_call: int) -> UnetWork:
+        """Counts the UNet calls of requests without loading the weights; see `predict_unet_work`."""
+        return predict_unet_work(self, requests, images_per_call)
+
+    @property
+    def device(self) -> str:
+        """The device in use."""
+        return self._placement[0]
 
     def _automatic_batch(self, canvas_size: int) -> int:
         if self._placement[0].startswith("cuda"):
@@ -214,7 +229,7 @@ class InstanceDiffusionGenerator:
     def unet_rows_per_call(self, canvas_size: int) -> int:
         """Most rows per UNet call at a canvas, as far as memory allowed it up to now."""
         side = canvas_size // int(self.pipeline.vae_scale_factor)
-        return self.pipeline.unet_batch((side, side), self._max_unet_batch)
+        return self.pipeline.unet_batch((side, side), self.max_unet_batch)
 
     def _draw(self, requests: Sequence[GenerationRequest]) -> Iterator[GeneratedImage]:
         """One call of the pipeline for requests that agree on everything but layout and seed."""
@@ -248,7 +263,7 @@ class InstanceDiffusionGenerator:
                 width=requests[0].canvas_size,
                 keep=tuple(sorted(shown)) or ("box",),
                 masked_attention=self.masked_attention,
-                max_unet_batch=self._max_unet_batch,
+                max_unet_batch=self.max_unet_batch,
             )
         except ValueError as error:
             raise InputError(f"{self.folder.name}: {error}") from error

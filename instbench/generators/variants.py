@@ -71,7 +71,7 @@ class VariantGenerator(InstanceDiffusionGenerator):
     """
 
     def __init__(self, base: InstanceDiffusionGenerator, variant: Variant) -> None:
-        super().__init__(base.folder, base._device, base._dtype, base._batch_size, base._max_unet_batch)
+        super().__init__(base.folder, base._device, base._dtype, base._batch_size, base.max_unet_batch)
         self._base = base
         self.variant = variant
         self.masked_attention = variant.masked_attention

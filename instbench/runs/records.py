@@ -25,6 +25,7 @@ __all__ = [
     "ResultsRecord",
     "RunRecord",
     "SliceRecord",
+    "TotalsRecord",
     "export_schemas",
     "read_record",
 ]
@@ -69,6 +70,29 @@ class MemoryRecord(_Record):
     unet_rows_per_call: int | None = None
 
 
+class TotalsRecord(_Record):
+    """What a run took over all of its calls; an image counts once, however often the run was resumed.
+
+    Attributes:
+        images: Images of the run that were made and logged.
+        seconds_generating: Seconds from one image to the next, summed over those images.
+        seconds_per_image: Their mean.
+        images_per_hour: The same as a rate.
+        unet_calls: UNet calls for those images; null for generators that do not count.
+        unet_rows: Rows of those calls.
+        share_outside_networks: Share of the seconds of all stages in which neither the generator nor an evaluator
+            worked; null where they work in other processes.
+    """
+
+    images: int = 0
+    seconds_generating: float = 0.0
+    seconds_per_image: float | None = None
+    images_per_hour: float | None = None
+    unet_calls: int | None = None
+    unet_rows: int | None = None
+    share_outside_networks: float | None = None
+
+
 class RunRecord(_Record):
     """``run.json``: what was asked, with what, on which machine, and how far it came.
 
@@ -86,6 +110,8 @@ class RunRecord(_Record):
         environment: Facts about the machine.
         timings: Seconds per stage, summed over all calls.
         counts: Images asked, failed, and missing from a folder of ready images.
+        seconds_in_networks: Of those, the seconds in which the generator (loading included) or an evaluator worked.
+        totals: Images, UNet calls and rates; null in files of earlier versions.
         memory: Peak memory and batch sizes; null in files of earlier versions.
         images_elsewhere: What was found in a folder of ready images, and what it was allowed; null for others.
         shard: ``i/n`` if the folder holds one shard of the run; null for a whole run.
@@ -108,6 +134,8 @@ class RunRecord(_Record):
     environment: dict[str, Any] = Field(default_factory=dict)
     timings: dict[str, float] = Field(default_factory=dict)
     counts: dict[str, int] = Field(default_factory=dict)
+    seconds_in_networks: dict[str, float] = Field(default_factory=dict)
+    totals: TotalsRecord | None = None
     memory: MemoryRecord | None = None
     images_elsewhere: dict[str, Any] | None = None
     shard: str | None = None

@@ -69,7 +69,7 @@ def test_the_shipped_weights_draw_the_same_whatever_the_bound_of_the_unet():
     drawn = {}
     generator = InstanceDiffusionGenerator(device="cpu")
     for bound in (1, 2, 8, None):
-        generator._max_unet_batch = bound
+        generator.max_unet_batch = bound
         made = list(generator.generate(asked))
         assert generator.unet_rows_per_call(128) == (bound or 32)
         rows = sum(one.info["unet_rows"] for one in made)
