@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from reference_model.attention_masks import MODES, build_attention_masks, level_sizes
 from reference_model.box_tokens import BoxTokens
+from reference_model.checkpoints.folders import load_component
 from reference_model.gated_attention import GatedSelfAttention, Grounding
 from reference_model.scaleu import ScaleU
 from reference_model.unifusion import FORMATS, UniFusion, resolve_keep
@@ -261,9 +262,7 @@ class InstanceUNet(UNet2DConditionModel):
         Raises:
             ValueError: If the folder's UNet has parameters that this class lacks, or lacks some itself.
         """
-        source = UNet2DConditionModel.from_pretrained(
-            pretrained_model_name_or_path, subfolder=subfolder, use_safetensors=True
-        )
+        source = _foreign_unet(pretrained_model_name_or_path, subfolder)
         model = cls.from_config(source.config, **config)
         missing, unexpected = model.load_state_dict(source.state_dict(), strict=False)
         added = ("position_net.", "scaleu.")
@@ -294,9 +293,7 @@ class InstanceUNet(UNet2DConditionModel):
         Raises:
             ValueError: If it is not the UNet of GLIGEN for boxes and text.
         """
-        source = UNet2DConditionModel.from_pretrained(
-            pretrained_model_name_or_path, subfolder=subfolder, use_safetensors=True, local_files_only=True
-        )
+        source = _foreign_unet(pretrained_model_name_or_path, subfolder)
         kind = source.config.attention_type
         if kind != "gated":
             raise ValueError(
@@ -466,3 +463,11 @@ class InstanceUNet(UNet2DConditionModel):
                 doubled = (2 * hidden.shape[-2], 2 * hidden.shape[-1])
                 hidden = upsampler(hidden) if target == doubled else upsampler(hidden, target)
         return hidden
+
+
+def _foreign_unet(name_or_path: str | Path, subfolder: str | None) -> UNet2DConditionModel:
+    """A UNet of diffusers; a folder is checked for missing, broken and oversized tensors first."""
+    folder = Path(name_or_path)
+    if folder.is_dir():
+        return load_component(UNet2DConditionModel, folder, subfolder or "")
+    return UNet2DConditionModel.from_pretrained(name_or_path, subfolder=subfolder, use_safetensors=True)

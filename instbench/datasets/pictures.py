@@ -63,9 +63,13 @@ def check_pictures(data: Mapping[str, Any], folder: Path) -> list[Problem]:
 def _damage(path: Path, record: Mapping[str, Any]) -> str | None:
     from PIL import Image
 
+    from instbench.generators.pictures import FORMATS, MAX_PIXELS
+
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             width, height = picture.size
+            if width * height > MAX_PIXELS:
+                return f"is {width}x{height}; at most {MAX_PIXELS} pixels are read"
             if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE):
                 return f"is {width}x{height}; at most {MAX_SIDE} pixels a side are read"
             if has_size(record) and (width, height) != (record["width"], record["height"]):

@@ -203,8 +203,10 @@ def fit_weights(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
         path: Where they come from, for messages.
 
     Raises:
-        InputError: Names or shapes differ; the first few are named.
+        InputError: Names or shapes differ, or weights are NaN or infinite; the first few are named.
     """
+    from reference_model.checkpoints.tensors import CheckpointError, check_finite
+
     expected = model.state_dict()
     problems = sorted(set(expected) ^ set(state))
     problems = problems or sorted(name for name in state if state[name].shape != expected[name].shape)
@@ -213,6 +215,10 @@ def fit_weights(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path)
             f"{path}: does not fit the network next to it, first at {problems[0]!r} "
             f"({len(problems)} tensors differ); use a matching pair"
         )
+    try:
+        check_finite(state, str(path))
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
     model.load_state_dict(dict(state))
 
 

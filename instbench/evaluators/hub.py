@@ -105,9 +105,11 @@ def load_network(auto_class: Any, folder: Path) -> Any:
     """Loads a model from safetensors in float32; every tensor of the model must be there.
 
     Raises:
-        InputError: Weights are missing or do not fit.
+        InputError: Weights are missing, do not fit, or are NaN or infinite.
     """
     import torch
+
+    from reference_model.checkpoints.tensors import CheckpointError, check_finite
 
     model, report = load_pretrained(
         auto_class.from_pretrained,
@@ -122,4 +124,8 @@ def load_network(auto_class: Any, folder: Path) -> Any:
             f"{folder}: weights are missing or do not fit, first {missing[0]!r} ({len(missing)} in all); "
             "give the complete model"
         )
+    try:
+        check_finite(model.state_dict(), str(folder))
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
     return model.eval().requires_grad_(False)

@@ -18,7 +18,7 @@ from instbench.errors import InputError
 from instbench.evaluators.folders import default_batch_size, one_line
 from instbench.runs.atomic import sha256_file
 from reference_model.checkpoints import CheckpointError, open_checkpoint
-from reference_model.checkpoints.tensors import LazyTensor
+from reference_model.checkpoints.tensors import LazyTensor, check_finite
 
 __all__ = ["RESIZE_RULES", "InceptionFeatures", "ResizeRule"]
 
@@ -112,6 +112,7 @@ def _load_network(path: Path, *, antialias: bool) -> nn.Module:
                 if not isinstance(tensor, LazyTensor):
                     raise InputError(f"{path}: {name} is no tensor; give the weights of torch-fidelity")
                 state[name] = tensor.read()
+        check_finite(state, str(path))
     except CheckpointError as error:
         raise InputError(str(error)) from None
     # torch-fidelity unpickles whatever file it is given, so it gets the tensors that were read safely.

@@ -112,11 +112,14 @@ class InstanceDiffusionGenerator:
         import torch  # deferred: planning a run needs no torch
 
         from instbench.generators.pipelines import load_pipeline
+        from reference_model.checkpoints.tensors import CheckpointError
 
         dtype: torch.dtype = getattr(torch, self._placement[1])
         try:
             with _quiet_loading():
                 pipeline = load_pipeline(self.folder, dtype)
+        except CheckpointError as error:
+            raise InputError(f"{error}") from error
         except Exception as error:  # whatever a damaged folder makes the loaders raise
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder}: the checkpoint cannot be loaded ({reason})") from error

@@ -10,12 +10,14 @@ from PIL import Image, UnidentifiedImageError
 
 from instbench.errors import InputError
 
-__all__ = ["MAX_PIXELS", "RESIZE_RULE", "open_picture", "to_canvas"]
+__all__ = ["FORMATS", "MAX_PIXELS", "RESIZE_RULE", "open_picture", "to_canvas"]
 
 MAX_PIXELS = 2**26
 """Pictures with more pixels are refused before they are decoded: small files can unfold to many gigabytes."""
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""Formats that are read. Pillow knows more, one of which (EPS) is a program that it hands to an interpreter."""
+
 _DAMAGED = (
     OSError,
     ValueError,
@@ -36,14 +38,14 @@ def open_picture(path: Path) -> Image.Image:
         InputError: If it is missing, no such image, damaged, or of more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
+        with Image.open(path, formats=FORMATS) as picture:
             if picture.width * picture.height > MAX_PIXELS:
                 raise ValueError(f"{picture.width}x{picture.height} pixels are too many")
             return picture.convert("RGB")
     except FileNotFoundError:
         raise InputError(f"{path}: no such image; check the images folder") from None
     except _DAMAGED as error:
-        reason = f"no {', '.join(_FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
+        reason = f"no {', '.join(FORMATS)}" if isinstance(error, UnidentifiedImageError) else error
         raise InputError(f"{path}: cannot be read as an image ({reason}); replace the file") from None
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from reference_model.checkpoints.tensors import CheckpointError
+from reference_model.checkpoints.inspection import inspect_component
+from reference_model.checkpoints.tensors import CheckpointError, check_finite, listing
 
 __all__ = [
     "GLIGEN_PIPELINE",
@@ -64,17 +65,36 @@ def pipeline_class(folder: Path) -> str:
         raise CheckpointError(f"{folder / 'model_index.json'}: damaged; copy the folder again") from None
 
 
-def load_component(kind: Any, folder: Path, name: str) -> Any:
+def load_component(kind: Any, folder: Path, name: str, dtype: Any = None) -> Any:
     """Loads one component of a folder, from safetensors alone, in eval mode.
 
+    Args:
+        kind: Its class, of diffusers or transformers.
+        folder: The pipeline folder.
+        name: The component's folder in it.
+        dtype: Type of the numbers; None leaves it to the library.
+
     Raises:
-        CheckpointError: If it cannot be loaded.
+        CheckpointError: If it cannot be loaded: pickles, a damaged header, a configuration that asks for more than
+            the files hold, tensors that are missing or of the wrong shape (the libraries would fill them with random
+            numbers), NaN or infinite weights; all are named.
     """
+    inspect_component(folder / name, kind)
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "output_loading_info": True}
+    if dtype is not None:
+        options["torch_dtype" if hasattr(kind, "load_config") else "dtype"] = dtype
     try:
-        return kind.from_pretrained(folder / name, use_safetensors=True, local_files_only=True).eval()
+        model, info = kind.from_pretrained(folder / name, **options)
     except Exception as error:  # whatever a damaged folder makes the loaders raise
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{folder / name}: cannot be loaded from safetensors ({reason})") from None
+    odd = sorted(str(one) for key in ("missing_keys", "mismatched_keys") for one in info[key])
+    if odd:
+        raise CheckpointError(
+            f"{folder / name}: tensors missing or of another shape: {listing(odd)}; give the complete checkpoint"
+        )
+    check_finite(model.state_dict(), str(folder / name))
+    return model.eval()
 
 
 def check_target(output: Path, source: Path, overwrite: bool) -> None:

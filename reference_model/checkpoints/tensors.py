@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-__all__ = ["CheckpointError", "LazyTensor", "listing", "materialise"]
+__all__ = ["CheckpointError", "LazyTensor", "check_finite", "listing", "materialise"]
 
 _SHOWN = 8
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -40,6 +40,36 @@ def listing(names: Iterable[str]) -> str:
     return ", ".join(ordered[:_SHOWN]) + more
 
 
+def _not_finite(values: Tensor) -> int:
+    """How many numbers are NaN or infinite. One pass over the numbers, without memory, where all are finite."""
+    # NaN and infinity survive a sum; a sum of large numbers may overflow, which the exact count then clears.
+    if not values.is_floating_point() or bool(torch.isfinite(values.sum(dtype=torch.float32))):
+        return 0
+    return int(values.numel() - torch.isfinite(values).sum())
+
+
+def _described(name: str, broken: int, values: Tensor) -> str:
+    return f"{name} ({broken} of {values.numel()})"
+
+
+def check_finite(tensors: Mapping[str, Tensor], part: str) -> None:
+    """Checks that no weight is NaN or infinite.
+
+    Args:
+        tensors: The tensors by name; those of whole numbers are left out.
+        part: Where they come from, for messages.
+
+    Raises:
+        CheckpointError: If some are; names the tensors, each with the number of broken weights.
+    """
+    counts = {name: _not_finite(values) for name, values in tensors.items()}
+    broken = [_described(name, count, tensors[name]) for name, count in counts.items() if count]
+    if broken:
+        raise CheckpointError(
+            f"{part}: NaN or infinite weights in {listing(broken)}; the file is damaged or its training diverged"
+        )
+
+
 def materialise(
     tensors: Mapping[str, LazyTensor], part: str, dtype: torch.dtype = torch.float32
 ) -> dict[str, Tensor]:
@@ -69,9 +99,9 @@ def materialise(
     for name, tensor in tensors.items():
         values = tensor.read()
         result[name] = converted = values.to(dtype)
-        if not bool(torch.isfinite(values).all()):
-            broken.add(name)
-        elif not bool(torch.isfinite(converted).all()):
+        if count := _not_finite(values):
+            broken.add(_described(name, count, values))
+        elif _not_finite(converted):
             overflowing.add(name)
     if broken:
         raise CheckpointError(

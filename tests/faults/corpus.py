@@ -101,6 +101,7 @@ def pictures() -> dict[str, bytes]:
         "huge": _png(2**31 - 1, 2**31 - 1),
         "empty": b"",
         "text": b"<svg onload=alert(1)>",
+        "program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 48 48\n(/etc/passwd) (r) file pop\nshowpage\n",
     }
 
 

@@ -25,25 +25,34 @@ def note(line: str) -> None:
 
 
 class SlowGenerator(FakeGenerator):
+    pause = PAUSE
+
     def draw(self, request):
         image = super().draw(request)
         note(request.layout.image_key)
-        time.sleep(PAUSE)
+        time.sleep(self.pause)
         return image
 
 
 class SlowDetector(FakeDetector):
+    pause = PAUSE
+
     def detect(self, images):
         note("detect")
-        time.sleep(PAUSE)
+        time.sleep(self.pause)
         return super().detect(images)
 
 
-if __name__ == "__main__":
+def install() -> None:
+    """Puts the stand-ins in the place of the networks."""
     defaults.OBSERVE_CHUNK = 3
     ImageArchives.shard_images = 5
     GENERATORS.add(Entry("fake", "rectangles", SlowGenerator))
     DETECTORS.add(Entry("fake", "patches", SlowDetector))
     IMAGE_TEXT.add(Entry("fake", "mean colour", FakeImageText))
     FEATURES.add(Entry("fake", "quarters", FakeFeatures))
+
+
+if __name__ == "__main__":
+    install()
     sys.exit(main())

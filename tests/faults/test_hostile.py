@@ -111,6 +111,21 @@ def test_pictures_to_score(name, tmp_path, sentinel, capsys):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", corpus.pictures())
+def test_pictures_as_real_images_and_as_a_model(name, tmp_path, sentinel, capsys):
+    toy = write_benchmark(tmp_path)
+    fields = yaml.safe_load(toy.read_text()) | {"evaluators": {}, "metrics": []}
+    toy.write_text(yaml.safe_dump(fields))
+    for path in (tmp_path / "real").iterdir():
+        path.write_bytes(corpus.pictures()[name])
+    run = ("run", toy, "-o", tmp_path / "run")
+    refused(capsys, *run, "--model", "image-folder", "--checkpoint", tmp_path / "real", reports=True)
+    refused(capsys, *run, "--model", "real-images", reports=True)
+    assert not list((tmp_path / "run").rglob("*.png"))
+    assert main(["validate", str(tmp_path / "instances.json"), "--images", str(tmp_path / "real")]) != 0
+    assert "11.png" in "".join(capsys.readouterr())
+
+
 def test_html_in_captions_is_text_in_the_report(tmp_path, sentinel, capsys):
     content = corpus.instances()
     content["categories"][0]["name"] = "triangle"

@@ -308,7 +308,7 @@ def test_values_are_checked() -> None:
         return LazyTensor((len(values),), dtype, lambda: torch.tensor(values, dtype=dtype))
 
     assert materialise({"a": lazy(1, 2)}, "model", torch.float16)["a"].dtype == torch.float16
-    with pytest.raises(ValueError, match=r"model: NaN or infinite weights in b, c;"):
+    with pytest.raises(ValueError, match=r"model: NaN or infinite weights in b \(1 of 1\), c \(1 of 1\);"):
         materialise({"a": lazy(1), "b": lazy(float("nan")), "c": lazy(float("-inf"))}, "model")
     with pytest.raises(ValueError, match=r"model: too large for torch\.float16: a"):
         materialise({"a": lazy(1e5)}, "model", torch.float16)
