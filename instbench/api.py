@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -27,6 +27,7 @@ from instbench.options import (
     run_settings,
 )
 from instbench.runs.images import StoreKind, check_store
+from instbench.runs.mirror import Place, opened
 from instbench.runs.store import RunFolder
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def run(
 
     Args:
         benchmarks: One or more benchmark names, or paths of benchmark files.
-        output: The run folder; with several benchmarks each gets a folder of its name in it.
+        output: The run folder, or an address for fsspec such as ``s3://bucket/run``; with several benchmarks each
+            gets a folder of its name in it.
         **options: Those of `instbench.options.RunOptions`: ``model``, ``checkpoint``, ``limit``, ``seed``, ...
 
     Returns:
@@ -117,6 +119,20 @@ def generate(
 
 def _run(
     benchmarks: str | Sequence[str], output: str | Path, options: RunOptions, *, score: bool
+) -> list[RunOutcome]:
+    with opened(output, write=True) as place:
+        return _placed(place, _run_in(benchmarks, place.folder, options, score=score))
+
+
+def _placed(place: Place, outcomes: list[RunOutcome]) -> list[RunOutcome]:
+    """Outcomes with the address that they are at, if there is one."""
+    if place.address is None:
+        return outcomes
+    return [replace(one, address=place.named(one.folder)) for one in outcomes]
+
+
+def _run_in(
+    benchmarks: str | Sequence[str], output: Path, options: RunOptions, *, score: bool
 ) -> list[RunOutcome]:
     options["session"] = session = options.get("session") or Session()
     store = options.get("image_store")
@@ -159,7 +175,10 @@ def merge(
         InputError: If the shards are of different runs or disagree, or an image is missing.
     """
     store = None if image_store is None else check_store(image_store)
-    return [merge_shards([Path(one) for one in shards], Path(output), session or Session(), store)]
+    with ExitStack() as stack:
+        parts = [stack.enter_context(opened(one, write=False)).folder for one in shards]
+        place = stack.enter_context(opened(output, write=True))
+        return _placed(place, [merge_shards(parts, place.folder, session or Session(), store)])
 
 
 def is_run(path: str | Path) -> bool:
@@ -201,7 +220,9 @@ def score(
     """
     check_names("score", evaluators, EvaluatorOptions)
     session = session or Session()
-    return [rescore(folder, session, replacements(evaluators)) for folder in find_runs(path)]
+    with opened(path, write=True) as place:
+        found = find_runs(place.folder)
+        return _placed(place, [rescore(folder, session, replacements(evaluators)) for folder in found])
 
 
 def plan_images(folder: str | Path, benchmark: str, **options: Unpack[ImageOptions]) -> Plan:
@@ -248,10 +269,11 @@ def score_images(
         InputError: If the folder does not answer the benchmark; `details` lists every file that does not fit.
     """
     check_names("score_images", options, ImageOptions)
-    target = Path(output)
     options["session"] = session = options.get("session") or Session()
-    RunFolder(target).check_usable()
-    return execute(plan_images(folder, benchmark, **options), target, session, fresh=fresh)
+    with opened(output, write=True) as place:
+        RunFolder(place.folder).check_usable()
+        plan = plan_images(folder, benchmark, **options)
+        return _placed(place, [execute(plan, place.folder, session, fresh=fresh)])[0]
 
 
 def compare(
@@ -283,8 +305,13 @@ def compare(
 
     options: dict[str, Any] = {"labels": labels, "baseline": baseline, "slices": slices, "objects": objects}
     groups = [[path] if isinstance(path, str | Path) else list(path) for path in paths]
-    found = [[find_runs(path) for path in group] for group in groups]
-    return [compare_runs(models, **options) for models in by_benchmark(found)]
+    with ExitStack() as stack:
+        places = [
+            [stack.enter_context(opened(path, write=False, images=False)) for path in group]
+            for group in groups
+        ]
+        found = [[find_runs(place.folder) for place in group] for group in places]
+        return [compare_runs(models, **options) for models in by_benchmark(found)]
 
 
 def convert(

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from instbench.cli.options import location
 from instbench.cli.output import make_console
 from instbench.errors import EXIT_DONE
 
@@ -28,7 +29,7 @@ def register(subparsers: Any) -> None:
         "runs",
         nargs="+",
         metavar="RUN[,RUN...]",
-        help="run folder, or folder of runs; with commas: repeats of one model that differ in the seed",
+        help="run folder or its address, or folder of runs; with commas: repeats of one model that differ in the seed",
     )
     parser.add_argument("--baseline", type=int, default=0, metavar="N", help="number of the baseline, from 0")
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="names, one per RUN")
@@ -38,14 +39,14 @@ def register(subparsers: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of printing")
 
 
-def _repeats(text: str) -> list[Path]:
+def _repeats(text: str) -> list[Path | str]:
     """The folders of one model; a comma parts them, unless a folder has that name."""
     from instbench.errors import InputError
 
     names = [text] if Path(text).exists() else text.split(",")
     if not all(names):
         raise InputError(f"{text}: a run is missing beside a comma; write RUN,RUN")
-    return [Path(name) for name in names]
+    return [location(name) for name in names]
 
 
 def run(args: argparse.Namespace) -> int:

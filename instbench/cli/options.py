@@ -21,6 +21,7 @@ __all__ = [
     "add_slices_option",
     "executor_arguments",
     "folder_arguments",
+    "location",
     "positive",
     "run_arguments",
     "session_from",
@@ -44,6 +45,11 @@ def _shard(text: str) -> Any:
         return Shard.parse(text)
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error).removeprefix("--shard ")) from None
+
+
+def location(text: str) -> Path | str:
+    """Reads a path, or an address such as ``s3://bucket/run``, which a path would mangle."""
+    return text if "://" in text else Path(text)
 
 
 def positive(text: str) -> int:
@@ -170,10 +176,10 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=location,
         required=True,
-        metavar="DIR",
-        help="run folder; DIR/<benchmark> if several",
+        metavar="DIR|URL",
+        help="run folder, also s3://... and other addresses of fsspec; DIR/<benchmark> if several",
     )
     parser.add_argument("--edition", choices=("strict", "paper"), default=defaults.EDITION)
     parser.add_argument("--limit", type=positive, metavar="N", help="only the first N layouts")

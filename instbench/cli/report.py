@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from instbench.cli.options import location
 from instbench.errors import EXIT_DONE, InputError
 
 __all__ = ["register", "run"]
@@ -18,9 +19,9 @@ def register(subparsers: Any) -> None:
         help="write a page with the numbers and images of a run",
         description="Writes one HTML page that opens from a file, without server or network.",
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="a scored run folder")
+    parser.add_argument("run", type=location, metavar="RUN", help="a scored run folder, or its address")
     parser.add_argument(
-        "other", type=Path, metavar="RUN2", nargs="?", help="another one, beside it on the same layouts"
+        "other", type=location, metavar="RUN2", nargs="?", help="another one, beside it on the same layouts"
     )
     parser.add_argument(
         "-o",
@@ -34,11 +35,15 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from instbench.reports.html import build_comparison, build_report
+    from instbench.runs.mirror import opened
 
     if args.other is None:
-        print(build_report(args.run, args.output))
+        with opened(args.run, write=args.output is None) as place:
+            page = build_report(place.folder, args.output)
+            print(page if args.output is not None else place.named(page))
         return EXIT_DONE
     if args.output is None:
         raise InputError("-o FILE is missing: where to write the page of two runs")
-    print(build_comparison(args.run, args.other, args.output))
+    with opened(args.run, write=False) as place, opened(args.other, write=False) as other:
+        print(build_comparison(place.folder, other.folder, args.output))
     return EXIT_DONE

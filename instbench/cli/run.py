@@ -45,7 +45,7 @@ def report(outcomes: list[Any], *, as_json: bool, slices: bool = False) -> int:
     if as_json:
         rows = [
             {
-                "folder": str(one.folder),
+                "folder": one.address or str(one.folder),
                 "images_made": one.made,
                 "images_kept": one.kept,
                 "images_failed": list(one.failed),
@@ -65,7 +65,7 @@ def report(outcomes: list[Any], *, as_json: bool, slices: bool = False) -> int:
         for one in outcomes:
             failed = f", {len(one.failed)} failed" if one.failed else ""
             missing = f", {len(one.missing)} missing (misses)" if one.missing else ""
-            print(f"{one.folder}: {one.made} images made, {one.kept} kept{failed}{missing}")
+            print(f"{one.address or one.folder}: {one.made} images made, {one.kept} kept{failed}{missing}")
     failures = sum(len(one.failed) for one in outcomes)
     if failures:
         print(f"finished with failures: {failures} images are missing", file=sys.stderr)
@@ -75,17 +75,19 @@ def report(outcomes: list[Any], *, as_json: bool, slices: bool = False) -> int:
 def dry_run(args: argparse.Namespace) -> int:
     """Plans and prints, writes nothing."""
     from instbench import api
+    from instbench.runs.mirror import opened
 
-    arguments = run_arguments(args)
-    where = folder_arguments(args)
-    return print_plans(api.plan_runs(**arguments), as_json=args.json, session=arguments["session"], **where)
+    arguments, where = run_arguments(args), folder_arguments(args)
+    with opened(args.output, write=False) as place:
+        plans = api.plan_runs(**arguments | {"output": place.folder})
+        return print_plans(plans, as_json=args.json, place=place, session=arguments["session"], **where)
 
 
-def print_plans(plans: list[tuple[Any, Path]], *, as_json: bool, **where: Any) -> int:
-    """Prints what plans would do; `where` is for `describe`."""
+def print_plans(plans: list[tuple[Any, Path]], *, as_json: bool, place: Any, **where: Any) -> int:
+    """Prints what plans would do in a place; `where` is for `describe`."""
     from instbench.execution.dry_run import describe
 
-    facts = [describe(plan, folder, **where) for plan, folder in plans]
+    facts = [describe(plan, folder, **where) | {"folder": place.named(folder)} for plan, folder in plans]
     if as_json:
         print(json.dumps(facts, indent=2))
         return EXIT_DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from instbench.cli.options import (
@@ -12,6 +11,7 @@ from instbench.cli.options import (
     add_evaluator_options,
     add_network_options,
     add_slices_option,
+    location,
     positive,
     session_from,
 )
@@ -40,13 +40,13 @@ def register(subparsers: Any) -> None:
     """Adds the verb."""
     parser = subparsers.add_parser("score", help="score finished runs again, or images made elsewhere")
     parser.add_argument(
-        "path", type=Path, metavar="PATH", help="a run, a folder of runs, or (with --benchmark) of images"
+        "path", type=location, metavar="PATH", help="a run, a folder of runs, or (with --benchmark) of images"
     )
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     add_slices_option(parser)
     folder = parser.add_argument_group("images made elsewhere")
     folder.add_argument("--benchmark", metavar="B", help="the benchmark that the images answer")
-    folder.add_argument("-o", "--output", type=Path, metavar="DIR", help="run folder to write")
+    folder.add_argument("-o", "--output", type=location, metavar="DIR", help="run folder to write")
     folder.add_argument("--edition", choices=("strict", "paper"), help="default: strict")
     folder.add_argument("--name", metavar="NAME", help="what to call the model in results")
     folder.add_argument("--limit", type=positive, metavar="N", help="only the first N layouts")
@@ -70,6 +70,8 @@ def register(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
     from instbench import api
+    from instbench.runs.mirror import opened
+    from instbench.runs.remote import is_url
 
     shared = {name: getattr(args, name) for name in EVALUATOR_OPTIONS} | {"session": session_from(args)}
     if args.benchmark is None:
@@ -78,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
             option = f"--{given[0].replace('_', '-')}"
             raise InputError(f"{option} is for images made elsewhere; add --benchmark B, or leave it out")
         return report(api.score(args.path, **shared), as_json=args.json, slices=args.slices)
+    if is_url(args.path):
+        raise InputError(f"{args.path}: images made elsewhere must be in a local folder; copy them")
     if api.is_run(args.path):
         raise InputError(f"{args.path}: is a run, which knows its benchmark; leave --benchmark out")
     if args.output is None:
@@ -86,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
     arguments = {name: getattr(args, name) for name in names if getattr(args, name) is not None} | shared
     if args.dry_run:
         plan = api.plan_images(args.path, **arguments)
-        return print_plans([(plan, args.output)], fresh=args.fresh, as_json=args.json)
+        with opened(args.output, write=False) as place:
+            return print_plans([(plan, place.folder)], fresh=args.fresh, as_json=args.json, place=place)
     outcome = api.score_images(args.path, output=args.output, fresh=args.fresh, **arguments)
     return report([outcome], as_json=args.json, slices=args.slices)

@@ -59,6 +59,7 @@ class RunOutcome:
         kept: Images that were there already.
         failed: Images that could not be made.
         missing: Images that a folder of ready images lacks and may lack; their objects are misses.
+        address: Where the run is, if that is no local folder; `folder` mirrors it.
     """
 
     folder: Path
@@ -67,6 +68,7 @@ class RunOutcome:
     kept: int
     failed: tuple[str, ...]
     missing: tuple[str, ...] = ()
+    address: str | None = None
 
 
 def check_folder(

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from instbench.errors import InputError
-from instbench.runs.atomic import remove_temporary, sync_folder
+from instbench.runs.atomic import finished, remove_temporary, sync_folder
 from instbench.runs.images import ImageStore, file_name
 
 __all__ = ["ARCHIVE_NAME", "MAX_IMAGE_BYTES", "SHARD_BYTES", "SHARD_IMAGES", "ImageArchives"]
@@ -149,6 +149,7 @@ class ImageArchives(ImageStore):
         index.end += len(record)
         index.size = index.end + len(_END)
         index.last = image_key
+        finished(path)
 
     def place(self, image_key: str) -> str:
         """Returns the archive and the name in it."""

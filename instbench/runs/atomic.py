@@ -7,14 +7,39 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 __all__ = ["TEMPORARY_PREFIX", "atomic_path", "canonical_json", "sha256_bytes", "sha256_file", "write_bytes"]
-__all__ += ["append_line", "make_folder", "remove_temporary", "sync_folder", "write_json"]
+__all__ += [
+    "append_line",
+    "finished",
+    "make_folder",
+    "remove_temporary",
+    "sync_folder",
+    "watching",
+    "write_json",
+]
 
 TEMPORARY_PREFIX = ".tmp-"
+_WATCHERS: list[Callable[[Path], None]] = []
+
+
+@contextlib.contextmanager
+def watching(watcher: Callable[[Path], None]) -> Iterator[None]:
+    """Calls `watcher` with every file that is written or grows in the block, once it is whole and synced."""
+    _WATCHERS.append(watcher)
+    try:
+        yield
+    finally:
+        _WATCHERS.remove(watcher)
+
+
+def finished(path: Path) -> None:
+    """Tells those who watch that a file is whole and synced."""
+    for watcher in _WATCHERS:
+        watcher(path)
 
 
 def sync_folder(folder: Path) -> None:
@@ -56,6 +81,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+    finished(path)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -83,6 +109,7 @@ def append_line(path: Path, line: str) -> None:
         os.fsync(stream.fileno())
     if is_new:
         sync_folder(path.parent)
+    finished(path)
 
 
 def remove_temporary(folder: Path) -> None:

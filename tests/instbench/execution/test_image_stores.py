@@ -129,6 +129,7 @@ def test_score_report_and_draw_read_archives(toy, tmp_path, fakes):
 def test_a_folder_of_archives_is_no_folder_of_images(toy, tmp_path, fakes, capsys):
     api.run(toy, tmp_path / "run", model="fake", image_store="archives")
     where = tmp_path / "run" / "images"
+    capsys.readouterr()
     assert main(["score", str(where), "--benchmark", toy, "-o", str(tmp_path / "x")]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -1,0 +1,308 @@
+"""Work in a local staging folder that mirrors a run folder at an address."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from instbench.datasets.home import data_home
+from instbench.errors import InputError
+from instbench.runs.atomic import append_line, sha256_bytes, watching, write_bytes
+from instbench.runs.lock import RunLock
+from instbench.runs.remote import Target, TargetFile, TargetLock, is_url
+
+__all__ = ["PUSH_EVERY", "Place", "Where", "opened"]
+
+logger = logging.getLogger(__name__)
+
+Where = str | Path
+
+PUSH_EVERY = 25
+"""Images after which a growing file (an archive, the log) is pushed again."""
+_PUSH_SECONDS = 60.0
+
+_NAME = "[a-z0-9][a-z0-9._-]*"
+_SMALL = (
+    r"run\.json|layouts\.jsonl|images\.jsonl|instances\.parquet|samples\.npz|results\.json|report\.html|"
+    rf"observations/(?:parts/)?{_NAME}\.parquet"
+)
+_RUN = "(?:[a-z0-9-]+/)?"
+_SMALL_FILE = re.compile(f"{_RUN}(?:{_SMALL})")
+_FILE = re.compile(
+    f"{_RUN}(?:{_SMALL}|(?:images|overlays)/{_NAME}\\.png|images/images-[0-9]+\\.tar|report_files/{_NAME}\\.webp)"
+)
+_GROWING = re.compile(r".*(?:images/images-[0-9]+\.tar|images\.jsonl)")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where to work.
+
+    Attributes:
+        folder: A local folder.
+        address: The address that it mirrors, without credentials; None if it is the place itself.
+    """
+
+    folder: Path
+    address: str | None = None
+
+    def named(self, path: Path) -> str:
+        """What to call a path in it."""
+        if self.address is None:
+            return str(path)
+        below = path.relative_to(self.folder).as_posix()
+        return self.address if below == "." else f"{self.address}/{below}"
+
+
+@contextlib.contextmanager
+def opened(where: Where, *, write: bool, images: bool = True) -> Iterator[Place]:
+    """Makes a run folder, or a folder of runs, available as a local one.
+
+    A local path is yielded as it is. What is at an address is fetched; with `write` the address is locked, every
+    file that is finished in the block is pushed, and what is deleted in it is deleted there.
+
+    Args:
+        where: A path, or an address for fsspec.
+        write: Whether the block writes.
+        images: Whether it needs the images.
+
+    Yields:
+        The place to work in.
+
+    Raises:
+        InputError: If the address is in use, cannot be reached or holds something else.
+    """
+    if not is_url(where):
+        yield Place(Path(where))
+        return
+    target = Target(str(where))
+    if not write:
+        with tempfile.TemporaryDirectory(prefix="instbench-") as temporary:
+            mirror = _Mirror(target, Path(temporary))
+            with _named(mirror.root, target):
+                mirror.pull(images=images)
+                yield Place(mirror.root, target.name)
+        return
+    staging = data_home() / "staging" / sha256_bytes(target.name.encode())[:16]
+    staging.mkdir(parents=True, exist_ok=True)
+    with (
+        _named(staging, target),
+        _named(staging / "run", target),
+        RunLock(staging),
+        TargetLock(target) as lock,
+    ):
+        mirror = _Mirror(target, staging, lock)
+        mirror.pull()
+        logger.info("%s: mirrored in %s", target.name, mirror.root)
+        try:
+            with watching(mirror.finished):
+                yield Place(mirror.root, target.name)
+        except BaseException:
+            with contextlib.suppress(InputError):  # the first error is the one to report
+                mirror.flush()
+            raise
+        mirror.flush()
+
+
+@contextlib.contextmanager
+def _named(folder: Path, target: Target) -> Iterator[None]:
+    """Speaks of the address in messages about a folder that stands for it."""
+    try:
+        yield
+    except InputError as error:
+        here, there = str(folder), target.name
+        details = tuple(line.replace(here, there) for line in error.details)
+        raise InputError(str(error).replace(here, there), details=details) from None
+
+
+class _Mirror:
+    """A staging folder and its target.
+
+    ``mirror.jsonl`` beside the folder says what was last seen there of each file: a file that the target has with
+    another token is newer there, one that it no longer has was deleted there, and one that was never there is ours
+    to push.
+    """
+
+    def __init__(self, target: Target, staging: Path, lock: TargetLock | None = None) -> None:
+        self.target = target
+        self.root = staging / "run"
+        self._lock = lock
+        self._state_file = staging / "mirror.jsonl"
+        self._state = self._read_state()
+        self._waiting: dict[str, int] = {}
+        self._pushed_at = time.monotonic()
+
+    # -- from the target
+
+    def pull(self, *, images: bool = True) -> None:
+        """Fetches what is there and not here."""
+        there = self.target.files()
+        self._refuse_strangers(there)
+        self.root.mkdir(exist_ok=True)
+        wanted = _FILE if images else _SMALL_FILE
+        there = {name: file for name, file in there.items() if wanted.fullmatch(name)}
+        self._drop_former_runs(there)
+        for name in [name for name in self._state if name not in there]:
+            (self.root / name).unlink(missing_ok=True)
+            self._note(name, None)
+        # run.json last: until then the folder is of the run that was here.
+        for name, file in sorted(there.items(), key=lambda item: item[0].endswith("run.json")):
+            path = self.root / name
+            if not path.is_file() or self._state.get(name, ("",))[0] != file.token:
+                self.target.get(name, path)
+                self._note(name, file)
+        self._compact()
+
+    def _drop_former_runs(self, there: dict[str, TargetFile]) -> None:
+        """Where another run is there now, what was made here and never pushed belongs to the former."""
+        for path in [self.root / "run.json", *self.root.glob("*/run.json")]:
+            if not path.is_file():
+                continue
+            name = self._name(path)
+            known = self._state.get(name)
+            if name not in there:
+                same = known is None  # never pushed: it is ours to push
+            else:
+                same = known is not None and known[0] == there[name].token
+                same = same or _identity(self.target.read_bytes(name)) == _identity(path.read_bytes())
+            if not same:
+                run = _run_of(name)
+                for one in [one for one in self._local() if _run_of(one) == run and one not in there]:
+                    (self.root / one).unlink()
+
+    def _refuse_strangers(self, there: dict[str, TargetFile]) -> None:
+        if any(name == "run.json" or re.fullmatch(r"[a-z0-9-]+/run\.json", name) for name in there):
+            return
+        strangers = sorted(
+            name
+            for name in there
+            if not name.rpartition("/")[2].startswith(".") and not _FILE.fullmatch(name)
+        )
+        if strangers:
+            raise InputError(
+                f"{self.target.name}: holds files that are no run ({', '.join(strangers[:3])}); choose another address"
+            )
+
+    # -- to the target
+
+    def finished(self, path: Path) -> None:
+        """Pushes a file that was just finished; files that grow are pushed now and then."""
+        if self.root not in path.parents:
+            return
+        name = self._name(path)
+        if not _FILE.fullmatch(name):
+            return
+        if not _GROWING.fullmatch(name):
+            if name.endswith("run.json"):
+                self._push_waiting()
+                self._remove_gone()
+            self._push(name)
+            return
+        full = [
+            one for one in self._waiting if one != name and one.endswith(".tar") and name.endswith(".tar")
+        ]
+        self._waiting[name] = self._waiting.get(name, 0) + 1
+        for one in full:
+            self._push(one)
+        if self._waiting[name] >= PUSH_EVERY or time.monotonic() - self._pushed_at > _PUSH_SECONDS:
+            self._push_waiting()
+
+    def flush(self) -> None:
+        """Makes the target equal to this folder."""
+        self._remove_gone()
+        for name in self._local():
+            known = self._state.get(name)
+            if known is None or known[1:] != self._stamp(name):
+                self._push(name)
+
+    def _push_waiting(self) -> None:
+        for name in list(self._waiting):
+            self._push(name)
+        self._pushed_at = time.monotonic()
+
+    def _push(self, name: str) -> None:
+        self._waiting.pop(name, None)
+        if not (self.root / name).is_file():
+            return
+        if self._lock is not None:
+            self._lock.check()
+        stamp = self._stamp(name)
+        self._note(name, self.target.put(self.root / name, name), stamp)
+
+    def _remove_gone(self) -> None:
+        for name in [name for name in self._state if not (self.root / name).exists()]:
+            if self._lock is not None:
+                self._lock.check()
+            self.target.remove(name)
+            self._note(name, None)
+
+    # -- what is known
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+    def _local(self) -> list[str]:
+        names = (self._name(path) for path in self.root.rglob("*") if path.is_file())
+        return sorted(
+            (name for name in names if _FILE.fullmatch(name)),
+            key=lambda name: (name.endswith("run.json"), name),
+        )
+
+    def _stamp(self, name: str) -> tuple[int, int]:
+        found = (self.root / name).stat()
+        return found.st_size, found.st_mtime_ns
+
+    def _note(self, name: str, file: TargetFile | None, stamp: tuple[int, int] | None = None) -> None:
+        if file is None:
+            self._state.pop(name, None)
+            entry: dict[str, object] = {"name": name, "token": None}
+        else:
+            size, time_ns = stamp or self._stamp(name)
+            self._state[name] = (file.token, size, time_ns)
+            entry = {"name": name, "token": file.token, "size": size, "time_ns": time_ns}
+        append_line(self._state_file, json.dumps(entry))
+
+    def _read_state(self) -> dict[str, tuple[str, int, int]]:
+        state: dict[str, tuple[str, int, int]] = {}
+        if not self._state_file.is_file():
+            return state
+        for line in self._state_file.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                entry = json.loads(line)
+                name = str(entry["name"])
+                if entry["token"] is None or not _FILE.fullmatch(name):
+                    state.pop(name, None)
+                else:
+                    state[name] = (str(entry["token"]), int(entry["size"]), int(entry["time_ns"]))
+            except (ValueError, KeyError, TypeError, RecursionError):
+                logger.debug("%s: skipped a torn line", self._state_file)
+        return state
+
+    def _compact(self) -> None:
+        lines = [
+            json.dumps({"name": name, "token": token, "size": size, "time_ns": time_ns}) + "\n"
+            for name, (token, size, time_ns) in self._state.items()
+        ]
+        write_bytes(self._state_file, "".join(lines).encode())
+
+
+def _run_of(name: str) -> str:
+    """The folder of a run in a folder of runs, "" if it is the folder itself."""
+    match = re.match(r"([a-z0-9-]+)/", name)
+    return match[1] if match and match[1] not in ("images", "observations", "overlays") else ""
+
+
+def _identity(run_json: bytes | None) -> tuple[str, str] | None:
+    """Which run, and which part of it, a ``run.json`` is of; None if it cannot be read."""
+    try:
+        record = json.loads(run_json or b"")
+        return str(record["identity_sha256"]), str(record.get("shard"))
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
