@@ -16,6 +16,7 @@ from instbench.devices import resolve_device
 from instbench.errors import InputError
 from instbench.evaluators.folders import (
     FeaturesCard,
+    check_room,
     default_batch_size,
     file_hashes,
     load_weights,
@@ -94,7 +95,13 @@ class ResNetFeatures:
         """
         folder = Path(folder)
         card = read_card(folder, FeaturesCard)
-        model = build_resnet(read_json(folder / CONFIG_NAME), str(folder / CONFIG_NAME))
+        config = read_json(folder / CONFIG_NAME)
+
+        def build() -> nn.Module:
+            return build_resnet(config, str(folder / CONFIG_NAME))
+
+        check_room(build, config, folder / CONFIG_NAME, folder / WEIGHTS_NAME)
+        model = build()
         load_weights(model, folder / WEIGHTS_NAME)
         return cls(model.float(), card, file_hashes(folder, (CONFIG_NAME, WEIGHTS_NAME)), device=device)
 

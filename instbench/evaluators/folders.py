@@ -7,7 +7,7 @@ network needs. Nothing in it is executed or unpickled.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -27,6 +27,8 @@ __all__ = [
     "FeaturesCard",
     "ImageTextCard",
     "card_kind",
+    "check_room",
+    "count_numbers",
     "default_batch_size",
     "file_hashes",
     "fit_weights",
@@ -168,6 +170,46 @@ def _checked_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such evaluator folder; give the folder that holds {CARD_NAME}")
     return folder
+
+
+def check_room(build: Callable[[], nn.Module], config: Mapping[str, Any], path: Path, weights: Path) -> None:
+    """Refuses a configuration that asks for more numbers or layers than its weights hold, before memory is taken.
+
+    Args:
+        build: Builds the network.
+        config: Its configuration.
+        path: The file of the configuration, for messages.
+        weights: The safetensors; if they are not there, nothing is checked.
+
+    Raises:
+        InputError: The configuration asks for more, or the weights are damaged.
+    """
+    from reference_model.checkpoints.inspection import check_claims, shapes_of
+    from reference_model.checkpoints.tensors import CheckpointError
+
+    if not weights.is_file():
+        return
+    try:
+        check_claims(build, config, path, shapes_of(weights))
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
+
+
+def count_numbers(weights: Path) -> int | None:
+    """How many numbers a safetensors file holds, from its header; None if there is no such file.
+
+    Raises:
+        InputError: The header is damaged.
+    """
+    import math
+
+    from reference_model.checkpoints.inspection import shapes_of
+    from reference_model.checkpoints.tensors import CheckpointError
+
+    try:
+        return sum(map(math.prod, shapes_of(weights).values())) if weights.is_file() else None
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
 
 
 def load_weights(model: nn.Module, path: Path) -> None:

@@ -17,6 +17,7 @@ from instbench.errors import InputError
 from instbench.evaluators.folders import (
     CARD_NAME,
     ImageTextCard,
+    check_room,
     default_batch_size,
     file_hashes,
     load_weights,
@@ -154,7 +155,12 @@ class OpenClipImageText:
         for field in ("model_cfg", "preprocess_cfg"):
             if not isinstance(config.get(field), dict):
                 raise InputError(f"{path}: field {field} is missing; see open_clip's local-dir form")
-        model = build_clip(config["model_cfg"], str(path))
+
+        def build() -> nn.Module:
+            return build_clip(config["model_cfg"], str(path))
+
+        check_room(build, config["model_cfg"], path, folder / WEIGHTS_NAME)
+        model = build()
         load_weights(model, folder / WEIGHTS_NAME)
         preprocess = config["preprocess_cfg"]
         transform = image_transform(

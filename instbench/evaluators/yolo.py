@@ -18,6 +18,7 @@ from instbench.errors import InputError
 from instbench.evaluators.base import Detections
 from instbench.evaluators.folders import (
     DetectorCard,
+    count_numbers,
     default_batch_size,
     file_hashes,
     load_weights,
@@ -94,7 +95,8 @@ class UltralyticsDetector:
             ) from error
         if not isinstance(spec, dict):
             raise InputError(f"{architecture}: expected a mapping with backbone and head")
-        model = build_yolo_model(spec, len(card.categories), card.kind, str(architecture))
+        held = count_numbers(folder / WEIGHTS_NAME)
+        model = build_yolo_model(spec, len(card.categories), card.kind, str(architecture), held=held)
         load_weights(model, folder / WEIGHTS_NAME)
         hashes = file_hashes(folder, (WEIGHTS_NAME, ARCHITECTURE_NAME))
         return cls(model.float(), card, hashes, device=device)

@@ -7,6 +7,7 @@ the network is built anew from the installed ultralytics.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,7 +102,8 @@ def _from_content(content: Mapping[str, Any], path: Path) -> YoloCheckpoint:
     kind: Any = _TASKS[name]
     found = _Found()
     _walk(record, "", found, path, 0)
-    model = build_yolo_model(spec, len(categories), kind, f"{path}: architecture")
+    held = sum(math.prod(tensor.shape) for tensor in found.tensors.values())
+    model = build_yolo_model(spec, len(categories), kind, f"{path}: architecture", held=held)
     fit_weights(model, {key: _float(tensor.read()) for key, tensor in found.tensors.items()}, path)
     modules = dict(model.named_modules())
     for key, eps in found.eps.items():

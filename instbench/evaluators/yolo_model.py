@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from instbench.errors import InputError
@@ -42,6 +43,8 @@ ARCHITECTURE_KEYS = frozenset(
         "end2end",
     }
 )
+_MAX_LAYERS: Final = 1000
+_MAX_DEPTH: Final = 10
 _BUILDERS: Final = {
     "ultralytics-segment": ("SegmentationModel", "segmentation"),
     "ultralytics-detect": ("DetectionModel", "detection"),
@@ -83,6 +86,8 @@ def build_yolo_model(
     num_classes: int,
     kind: Literal["ultralytics-segment", "ultralytics-detect"],
     source: str = "model.yaml",
+    *,
+    held: int | None = None,
 ) -> nn.Module:
     """Builds an untrained ``SegmentationModel`` or ``DetectionModel`` of ``ultralytics.nn.tasks``.
 
@@ -91,6 +96,7 @@ def build_yolo_model(
         num_classes: Number of categories; replaces ``nc``.
         kind: Kind of the detector.
         source: Where the architecture comes from, for messages.
+        held: How many numbers its weights hold; an architecture that asks for more is refused before it takes memory.
 
     Returns:
         The network, with random weights, in train mode.
@@ -105,9 +111,13 @@ def build_yolo_model(
         from ultralytics.nn.modules import Detect, Segment
     builder, what = _BUILDERS[kind]
     try:
+        if held is not None:
+            _check_room(spec, num_classes, source, held)
         model: nn.Module = getattr(tasks, builder)(
             {**spec, "nc": num_classes}, ch=3, nc=num_classes, verbose=False
         )
+    except InputError:
+        raise
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(
             f"{source}: not a {what} architecture that ultralytics can build ({one_line(error)})"
@@ -117,6 +127,22 @@ def build_yolo_model(
     if not isinstance(head, Detect) or makes_masks != (kind == "ultralytics-segment"):
         raise InputError(f"{source}: not a {what} architecture; its last layer is {type(head).__name__}")
     return model
+
+
+def _check_room(spec: Mapping[str, Any], num_classes: int, source: str, held: int) -> None:
+    """Counts the numbers of the layers where tensors have sizes but no memory."""
+    import torch
+    from ultralytics.nn import tasks
+
+    from reference_model.checkpoints.inspection import SPARE
+
+    with torch.device("meta"):
+        layers, _ = tasks.parse_model({**deepcopy(dict(spec)), "nc": num_classes}, ch=3, verbose=False)
+    asked = sum(parameter.numel() for parameter in layers.parameters())
+    if asked > held + SPARE:
+        raise InputError(
+            f"{source}: asks for {asked} numbers, but the weights hold {held}; use a matching pair"
+        )
 
 
 def _check_spec(spec: Mapping[str, Any], source: str) -> None:
@@ -130,9 +156,18 @@ def _check_spec(spec: Mapping[str, Any], source: str) -> None:
     layers = [*(spec.get("backbone") or []), *(spec.get("head") or [])]
     if not layers:
         raise InputError(f"{source}: fields backbone and head are empty; give the layers of the network")
+    scales = spec.get("scales")
+    depths = [spec.get("depth_multiple", 1), *(scales.values() if isinstance(scales, dict) else [])]
+    for depth in (one[0] if isinstance(one, list) and one else one for one in depths):
+        if not isinstance(depth, int | float) or not 0 < depth <= _MAX_DEPTH:
+            raise InputError(f"{source}: depths of the scales must be numbers up to {_MAX_DEPTH}")
+    if len(layers) > _MAX_LAYERS:
+        raise InputError(f"{source}: {len(layers)} layers; at most {_MAX_LAYERS} are built")
     for number, layer in enumerate(layers):
         if not isinstance(layer, list) or len(layer) != 4 or not isinstance(layer[2], str):
             raise InputError(f"{source}: layer {number} is not [from, repeats, module, args]")
+        if type(layer[1]) is not int or not 0 < layer[1] <= _MAX_LAYERS:
+            raise InputError(f"{source}: layer {number}: repeats must be a number from 1 to {_MAX_LAYERS}")
         name = layer[2]
         if name not in modules.__all__ and not re.fullmatch(
             r"nn\.(Upsample|Identity|MaxPool2d|ZeroPad2d)", name

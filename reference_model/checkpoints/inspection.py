@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,10 +16,12 @@ from safetensors import SafetensorError, safe_open
 
 from reference_model.checkpoints.tensors import CheckpointError
 
-__all__ = ["inspect_component", "read_shapes"]
+__all__ = ["SPARE", "check_claims", "inspect_component", "read_shapes", "shapes_of"]
 
 _NAMES: Final = ("diffusion_pytorch_model", "model")
-_SPARE: Final = 2**24  # numbers that a model may have beyond its file: tables that it computes itself
+SPARE: Final = 2**24
+"""Numbers that a model may have beyond its file: tables that it computes itself."""
+
 _PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 
 
@@ -35,22 +37,41 @@ def inspect_component(folder: Path, kind: Any) -> None:
             its file holds, or the configuration asks for more numbers or layers than there are.
     """
     shapes = read_shapes(folder)
-    config = _config(folder)
-    _check_layers(folder, config, len(shapes))
+    path = folder / "config.json"
+    config = _config(path)
+
+    def build() -> Any:
+        try:
+            return _build(kind, config)
+        except Exception as error:  # whatever a strange configuration makes the libraries raise
+            reason = " ".join(str(error).split())[:160]
+            raise CheckpointError(f"{path}: no {kind.__name__} can be built ({reason})") from None
+
+    check_claims(build, config, path, shapes)
+
+
+def check_claims(
+    build: Callable[[], Any], config: Mapping[str, Any], path: Path, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Checks that a configuration asks for no more than its weights hold.
+
+    Args:
+        build: Builds the model; called where tensors have sizes but no memory.
+        config: The configuration.
+        path: Its file, for messages.
+        shapes: Shapes of the weights by name.
+
+    Raises:
+        CheckpointError: If it asks for more numbers, or for more layers than there are tensors.
+    """
+    _check_layers(path, config, len(shapes))
     held = sum(math.prod(shape) for shape in shapes.values())
-    try:
-        with torch.device("meta"):
-            model = _build(kind, config)
-        asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
-    except Exception as error:  # whatever a strange configuration makes the libraries raise
-        reason = " ".join(str(error).split())[:160]
+    with torch.device("meta"):
+        model = build()
+    asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    if asked > held + SPARE:
         raise CheckpointError(
-            f"{folder / 'config.json'}: no {kind.__name__} can be built ({reason})"
-        ) from None
-    if asked > held + _SPARE:
-        raise CheckpointError(
-            f"{folder / 'config.json'}: asks for {asked} numbers, but the safetensors hold {held}; "
-            "the files do not belong together"
+            f"{path}: asks for {asked} numbers, but the safetensors hold {held}; the files do not belong together"
         )
 
 
@@ -60,8 +81,7 @@ def _build(kind: Any, config: Mapping[str, Any]) -> Any:
     return kind(kind.config_class.from_dict(dict(config)))
 
 
-def _config(folder: Path) -> Mapping[str, Any]:
-    path = folder / "config.json"
+def _config(path: Path) -> Mapping[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -71,16 +91,19 @@ def _config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _check_layers(folder: Path, config: Mapping[str, Any], tensors: int) -> None:
+def _check_layers(path: Path, config: Mapping[str, Any], tensors: int) -> None:
     """A model cannot have more layers than tensors; building thousands of millions would take for ever."""
     for name, value in config.items():
+        if isinstance(value, dict):
+            _check_layers(path, value, tensors)
+            continue
         counts = value if isinstance(value, list) else [value]
         most = max(
             [len(counts), *_integers(counts)] if "layers" in name or "depth" in name else [len(counts)]
         )
         if most > max(tensors, 8):
             raise CheckpointError(
-                f"{folder / 'config.json'}: field {name} asks for {most} layers, but there are {tensors} tensors"
+                f"{path}: field {name} asks for {most} layers, but there are {tensors} tensors"
             )
 
 
@@ -97,16 +120,22 @@ def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for path in _weight_files(folder):
-        try:
-            # Offsets that overlap, leave gaps or lie outside the file are refused here, before anything is read.
-            with safe_open(str(path), framework="pt") as handle:
-                shapes |= {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise CheckpointError(
-                f"{path}: truncated or damaged ({reason}); copy or download it again"
-            ) from None
+        shapes |= shapes_of(path)
     return shapes
+
+
+def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of one safetensors file by name.
+
+    Raises:
+        CheckpointError: If the header does not fit the file: offsets that overlap, leave gaps or lie outside.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(f"{path}: truncated or damaged ({reason}); copy or download it again") from None
 
 
 def _weight_files(folder: Path) -> list[Path]:

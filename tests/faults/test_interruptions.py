@@ -20,7 +20,7 @@ pytestmark = pytest.mark.faults
 ROOT = Path(__file__).resolve().parent.parent.parent
 IMAGES = 12
 DETECTIONS = IMAGES // 3
-POINTS = sorted(random.Random(6).sample(range(1, IMAGES + DETECTIONS), 4))
+POINTS = sorted(random.Random(6).sample(range(1, IMAGES + DETECTIONS), 3))
 
 
 class Runner:
