@@ -311,6 +311,13 @@ def compare(
             for group in groups
         ]
         found = [[find_runs(place.folder) for place in group] for group in places]
+        options["addresses"] = {
+            folder: place.named(folder)
+            for group, folders in zip(places, found, strict=True)
+            for place, runs in zip(group, folders, strict=True)
+            for folder in runs
+            if place.address is not None
+        }
         return [compare_runs(models, **options) for models in by_benchmark(found)]
 
 

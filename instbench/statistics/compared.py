@@ -182,12 +182,17 @@ def _short(value: object) -> str:
     return text if len(text) <= 24 else f"{text[:12]}…"
 
 
-def model_labels(models: Sequence[ComparedModel], labels: Sequence[str] | None) -> tuple[str, ...]:
+def model_labels(
+    models: Sequence[ComparedModel],
+    labels: Sequence[str] | None,
+    addresses: Mapping[Path, str] | None = None,
+) -> tuple[str, ...]:
     """A different name for each model.
 
     Args:
         models: The models.
         labels: Names; None takes the generators', with the folders' where they would repeat.
+        addresses: What to call folders that are copies of runs elsewhere.
 
     Raises:
         InputError: If the labels are too few, too many or repeat.
@@ -199,8 +204,9 @@ def model_labels(models: Sequence[ComparedModel], labels: Sequence[str] | None) 
     names = [model.name for model in models]
     if len(set(names)) < len(names):
         folders = [model.runs[0].folder for model in models]
+        known = addresses or {}
         names = [
-            f"{name} ({folder.parent.name}/{folder.name})"
+            f"{name} ({known.get(folder, f'{folder.parent.name}/{folder.name}')})"
             for name, folder in zip(names, folders, strict=True)
         ]
     if len(set(names)) < len(names):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -139,6 +139,7 @@ def compare_runs(
     slices: bool = False,
     objects: bool = False,
     metrics: Sequence[str] | None = None,
+    addresses: Mapping[Path, str] | None = None,
 ) -> Comparison:
     """Compares runs on the same layouts, seeds and evaluators.
 
@@ -150,6 +151,7 @@ def compare_runs(
         slices: Also compare every number in every bin.
         objects: Also compare means over objects that the benchmark does not list; unlike AP, every image has them.
         metrics: Numbers of the benchmark to compare; None takes all.
+        addresses: What to call folders that are copies of runs elsewhere.
 
     Raises:
         InputError: If a run is not scored, or they differ in benchmark, edition, layouts, evaluators or seeds; says
@@ -181,7 +183,7 @@ def compare_runs(
     if slices:
         rows += _slice_rows(models, resamples, baseline)
     return Comparison(
-        labels=model_labels(models, labels),
+        labels=model_labels(models, labels, addresses),
         baseline=baseline,
         benchmark=first.results.benchmark,
         benchmark_version=first.results.benchmark_version,

@@ -186,6 +186,8 @@ def test_all_verbs_take_addresses(toy, tmp_path, fakes, bucket, machine, capsys)
         == 0
     )
     assert "box_ap50" in capsys.readouterr().out
+    assert main(["compare", f"{address}/all", str(tmp_path / "local"), "--format", "csv"]) == 0
+    assert f"fake ({address}/all)" in capsys.readouterr().out
     assert main(["report", f"{address}/all"]) == 0
     assert capsys.readouterr().out.strip() == f"{address}/all/report.html"
     assert "report.html" in names(f"{address}/all")
