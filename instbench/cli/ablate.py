@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from instbench import defaults
-from instbench.cli.options import add_network_options, positive
+from instbench.cli.options import add_network_options, local_path, positive
 from instbench.errors import EXIT_DONE
 
 __all__ = ["register", "run"]
@@ -18,7 +18,12 @@ def register(subparsers: Any) -> None:
     parser = subparsers.add_parser("ablate", help="rerun the paper's ablations on Shapes")
     parser.add_argument("world", choices=("shapes",), help="where: the Shapes world and its shipped weights")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder of runs, tables and plots"
+        "-o",
+        "--output",
+        type=local_path,
+        required=True,
+        metavar="DIR",
+        help="folder of runs, tables and plots",
     )
     parser.add_argument(
         "--question",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from instbench import defaults
-from instbench.cli.options import add_network_options, session_from
+from instbench.cli.options import add_network_options, local_path, session_from
 from instbench.cli.output import make_console
 from instbench.errors import EXIT_DONE
 
@@ -20,7 +20,7 @@ __all__ = ["register", "run"]
 def register(subparsers: Any) -> None:
     """Adds the verb."""
     parser = subparsers.add_parser("demo", help="the shipped models, floor and ceiling on a small slice")
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs/demo"), metavar="DIR")
+    parser.add_argument("-o", "--output", type=local_path, default=Path("runs/demo"), metavar="DIR")
     parser.add_argument(
         "--limit", type=int, default=defaults.DEMO_LIMIT, metavar="N", help="layouts per benchmark"
     )

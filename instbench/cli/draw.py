@@ -9,7 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from instbench.cli.options import add_network_options, add_sampling_options, positive, session_from
+from instbench.cli.options import (
+    add_network_options,
+    add_sampling_options,
+    local_path,
+    positive,
+    session_from,
+)
 from instbench.errors import EXIT_DONE, InputError
 
 __all__ = ["register", "run"]
@@ -49,7 +55,9 @@ def register(subparsers: Any) -> None:
         metavar="RUN/IMAGE",
         help="start from an image of a run, with its settings and its noise: the same picture",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="folder (default: drawn/<name>)")
+    parser.add_argument(
+        "-o", "--output", type=local_path, metavar="DIR", help="folder (default: drawn/<name>)"
+    )
     parser.add_argument("--model", metavar="M", help="name (see ls) or package.module:factory")
     parser.add_argument("--checkpoint", type=Path, metavar="PATH", help="checkpoint of the model")
     parser.add_argument(

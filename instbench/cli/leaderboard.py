@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from instbench.cli.options import local_path
 from instbench.errors import EXIT_DONE, InputError
 
 __all__ = ["register", "run"]
@@ -21,15 +22,21 @@ def register(subparsers: Any) -> None:
     add = actions.add_parser("add", help="file results in a board")
     for action in (check, add):
         action.add_argument(
-            "results", nargs="+", type=Path, metavar="FILE_OR_RUN", help="results.json, or a run folder"
+            "results", nargs="+", type=local_path, metavar="FILE_OR_RUN", help="results.json, or a run folder"
         )
-    add.add_argument("-o", "--output", type=Path, required=True, metavar="BOARD", help="the board's folder")
+    add.add_argument(
+        "-o", "--output", type=local_path, required=True, metavar="BOARD", help="the board's folder"
+    )
     add.add_argument(
         "--reproduced", action="store_true", help='badge "reproduced here" instead of "self-reported"'
     )
     build = actions.add_parser("build", help="make a static site, or tables, of a board")
-    build.add_argument("board", nargs="+", type=Path, metavar="BOARD", help="board; run folders will do too")
-    build.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    build.add_argument(
+        "board", nargs="+", type=local_path, metavar="BOARD", help="board; run folders will do too"
+    )
+    build.add_argument(
+        "-o", "--output", type=local_path, required=True, metavar="DIR", help="folder to write"
+    )
     build.add_argument("--format", choices=_FORMATS, default="site", help="default: site")
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "add_slices_option",
     "executor_arguments",
     "folder_arguments",
+    "local_path",
     "location",
     "positive",
     "run_arguments",
@@ -50,6 +51,13 @@ def _shard(text: str) -> Any:
 def location(text: str) -> Path | str:
     """Reads a path, or an address such as ``s3://bucket/run``, which a path would mangle."""
     return text if "://" in text else Path(text)
+
+
+def local_path(text: str) -> Path:
+    """Reads a path where an address will not do."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a local path, this verb takes no address")
+    return Path(text)
 
 
 def positive(text: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from instbench.datasets.home import data_home
 from instbench.errors import InputError
-from instbench.runs.atomic import append_line, sha256_bytes, watching, write_bytes
+from instbench.runs.atomic import TEMPORARY_PREFIX, append_line, sha256_bytes, watching, write_bytes
 from instbench.runs.lock import RunLock
 from instbench.runs.remote import Target, TargetFile, TargetLock, is_url
 
@@ -147,6 +147,10 @@ class _Mirror:
         self._refuse_strangers(there)
         self.root.mkdir(exist_ok=True)
         wanted = _FILE if images else _SMALL_FILE
+        if self._lock is not None:
+            for name in there:
+                if name.rpartition("/")[2].startswith(TEMPORARY_PREFIX):  # of a writer that was killed
+                    self.target.remove(name)
         there = {name: file for name, file in there.items() if wanted.fullmatch(name)}
         self._drop_former_runs(there)
         for name in [name for name in self._state if name not in there]:

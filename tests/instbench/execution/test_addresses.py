@@ -311,3 +311,24 @@ def test_names_at_the_target_never_lead_out_of_the_staging_folder(toy, fakes, ma
 def test_no_temporary_files_are_left_at_a_file_system(toy, fakes, machine, tmp_path):
     api.run(toy, f"file://{tmp_path}/at/run", model="fake")
     assert not list((tmp_path / "at").rglob(".*"))
+    (tmp_path / "at" / "run" / ".tmp-0-run.json").write_bytes(b"half")
+    api.run(toy, f"file://{tmp_path}/at/run", model="fake")
+    assert not list((tmp_path / "at").rglob(".*"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ablate", "shapes", "-o", "s3://bucket/x"],
+        ["demo", "-o", "s3://bucket/x"],
+        ["draw", "a.json", "-o", "s3://bucket/x"],
+        ["leaderboard", "check", "s3://bucket/x"],
+    ],
+)
+def test_verbs_that_take_no_address_say_so(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "takes no address" in error
+    assert list(tmp_path.iterdir()) == []
