@@ -69,3 +69,32 @@ def test_the_lock_of_a_successor_is_left_alone(tmp_path):
     with RunLock(tmp_path):
         write(tmp_path, replace(LockOwner.current(), since="later"))
     assert (tmp_path / LOCK_NAME).exists()
+
+
+def test_an_owner_in_another_container_is_told_by_what_the_system_holds(tmp_path):
+    # Same host name, same boot, and a process id that is somebody else's here.
+    other = replace(LockOwner.current(), pid=1, process_start="1", space="pid:[1]")
+    if not other.boot_id:
+        pytest.skip("the system does not tell boots apart")
+    write(tmp_path, other)
+    with (tmp_path / LOCK_NAME).open() as held:
+        fcntl = pytest.importorskip("fcntl")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with (
+            pytest.raises(InputError, match=r"in use by process 1 .* if that process is gone"),
+            RunLock(tmp_path),
+        ):
+            pass
+    with RunLock(tmp_path):
+        owner = read_owner(tmp_path / LOCK_NAME)
+        assert owner is not None
+        assert owner.pid == os.getpid()
+    assert not (tmp_path / LOCK_NAME).exists()
+
+
+def test_a_lock_without_a_container_is_read(tmp_path):
+    fields = asdict(LockOwner.current())
+    del fields["space"]
+    (tmp_path / LOCK_NAME).write_text(json.dumps(fields))
+    with pytest.raises(InputError, match=f"process {os.getpid()}"), RunLock(tmp_path):
+        pass
