@@ -327,7 +327,7 @@ def _record(plan: _Plan, images: Sequence[DrawnImage], files: Mapping[str, bytes
 
 def _png(image: Image.Image) -> bytes:
     stream = io.BytesIO()
-    image.convert("RGB").save(stream, format="PNG", compress_level=6)
+    image.convert("RGB").save(stream, format="PNG", compress_level=defaults.PNG_LEVEL)
     return stream.getvalue()
 
 

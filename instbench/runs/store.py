@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from instbench import defaults
 from instbench.errors import InputError
 from instbench.runs.archives import ImageArchives
 from instbench.runs.atomic import (
@@ -182,7 +183,7 @@ class RunFolder:
     def write_image(self, image_key: str, image: Image.Image) -> None:
         """Stores an image as PNG, all of it or nothing; repeated runs give the same bytes."""
         stream = io.BytesIO()
-        image.convert("RGB").save(stream, format="PNG", compress_level=6)
+        image.convert("RGB").save(stream, format="PNG", compress_level=defaults.PNG_LEVEL)
         self.pictures.write(image_key, stream.getvalue())
 
     def log_image(self, entry: Mapping[str, Any]) -> None:

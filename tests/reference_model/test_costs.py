@@ -14,9 +14,7 @@ def test_measured_rows_are_those_of_the_formula(tmp_path):
     tiny_pipeline().save_pretrained(tmp_path)
     for instances, share in ((1, 0.0), (3, 0.5)):
         measured = measure(instances, share, [4, 8], images=2, folder=tmp_path)
-        assert [one.rows for one in measured] == [
-            rows_per_image(instances, steps, share) for steps in (4, 8)
-        ]
+        assert [one.rows for one in measured] == [rows_per_image(instances, steps, share) for steps in (4, 8)]
         assert all(one.cpu_seconds > 0 and one.peak_mib > 10 for one in measured)
 
 
