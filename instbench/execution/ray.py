@@ -157,7 +157,7 @@ class RayExecutor:
         try:
             ray.init(**more, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:
-            first = str(error).strip().partition("\n")[0] or type(error).__name__
+            first = str(error).strip().partition("\n")[0].partition(". ")[0] or type(error).__name__
             raise InputError(f"--address {address or 'none'}: no Ray cluster there ({first})") from None
 
     def _start_workers(self) -> Pool:
@@ -304,15 +304,15 @@ class _RayTalk(io.TextIOBase):
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
-        self._line = ""
+        self._dropped = False
 
     def write(self, text: str) -> int:
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            if "(raylet" in line or "(autoscaler" in line:
-                logger.debug("%s", line)
-            else:
-                self._output.write(f"{line}\n")
+        mark = next((one for one in ("(raylet)", "(autoscaler") if one in text), None)
+        if mark is not None:
+            logger.debug("Ray: %s", text.partition(mark)[2].strip().partition("\n")[0])
+        elif not (self._dropped and text == "\n"):  # the end of what was dropped
+            self._output.write(text)
+        self._dropped = mark is not None
         return len(text)
 
     def flush(self) -> None:

@@ -155,7 +155,8 @@ class Pool:
     def lost(self, member: Member, error: Exception) -> None:
         """Takes note that a worker died; Ray starts it again, on another machine if need be."""
         if member.ready and member in self.members:
-            logger.warning("%s was lost (%s); its work goes to others", member.name, _first_line(error))
+            logger.warning("%s was lost (%s); its work goes to others", member.name, type(error).__name__)
+            logger.debug("%s", _first_line(error))
             self._greet(member)
 
     def _say_what_is_missing(self) -> None:

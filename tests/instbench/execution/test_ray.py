@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.ray
 
 MODELS = "tests.instbench.execution.ray_models"
 LAYOUTS = 4
+NO_DASHBOARD = {"include_dashboard": False}
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +91,12 @@ def test_workers_give_what_one_process_gives(cluster, local, tmp_path, workers):
 
 def test_a_killed_worker_costs_nothing_but_time(cluster, tmp_path, caplog):
     generate("Slow", tmp_path / "local", limit=12)
-    killed = []
 
     def kill() -> None:
         run = RunFolder(tmp_path / "ray")
-        while not (log := run.read_image_log() if run.root.exists() else {}):
+        while not (pids := makers(run)):
             time.sleep(0.05)
-        killed.append(next(iter(log.values()))["info"]["pid"])
-        os.kill(killed[0], signal.SIGKILL)
+        os.kill(pids.pop(), signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -106,9 +105,7 @@ def test_a_killed_worker_costs_nothing_but_time(cluster, tmp_path, caplog):
     assert (outcome.made, outcome.failed) == (12, ())
     assert pictures(tmp_path / "ray") == pictures(tmp_path / "local")
     assert "its work goes to others" in caplog.text
-    pids = {one["info"]["pid"] for one in RunFolder(tmp_path / "ray").read_image_log().values()}
-    assert len(pids) >= 2
-    assert os.getpid() not in pids
+    assert len(makers(RunFolder(tmp_path / "ray"))) >= 2
 
 
 def test_a_run_begins_here_and_ends_there(cluster, tmp_path):
@@ -198,3 +195,37 @@ def test_the_command_line_starts_a_cluster_and_keeps_quiet(tmp_path):
     [outcome] = json.loads(done.stdout)
     assert outcome["images_made"] == 3
     assert all(line.startswith("generate: ") for line in done.stderr.splitlines()), done.stderr
+
+
+def test_machines_join_and_leave(tmp_path):
+    from ray.cluster_utils import Cluster
+
+    run = RunFolder(tmp_path / "run")
+    cluster = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, **NO_DASHBOARD})
+    try:
+        asked = ["shapes-box", "--model", f"{MODELS}:Slow", "--limit", "60", "--batch-size", "1", "--json"]
+        asked += ["-o", str(run.root), "--executor", "ray", "--address", cluster.address, "--workers", "2"]
+        command = [sys.executable, "-m", "instbench", "generate", *asked]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            wait_until(lambda: len(makers(run)) == 1, process)
+            machine = cluster.add_node(num_cpus=1, **NO_DASHBOARD)
+            wait_until(lambda: len(makers(run)) == 2, process)
+            cluster.remove_node(machine, allow_graceful=False)
+            output, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        assert json.loads(output)[0]["images_made"] == 60
+        assert "its work goes to others" in errors
+    finally:
+        cluster.shutdown()
+
+
+def makers(run: RunFolder) -> set[int]:
+    """Processes that have made an image."""
+    log = run.read_image_log() if run.root.exists() else {}
+    return {one["info"]["pid"] for one in log.values()}
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.1)
