@@ -15,6 +15,7 @@ from PIL import Image
 from instbench.layouts.drawing import Mark, draw_marks, instance_color, side_by_side
 from instbench.layouts.editing import EditedLayout, Frame, Track, frame
 from instbench.layouts.types import Instance
+from instbench.runs.images import UNREADABLE
 
 __all__ = ["Changes", "InstanceChange", "against_picture", "changes_sheet", "measure_changes"]
 
@@ -140,7 +141,7 @@ def against_picture(image: Image.Image, png: bytes, place: str) -> str:
             if file.size != image.size:
                 return f"{place}: is of another size, {file.width}x{file.height}"
             known = np.asarray(file.convert("RGB"), dtype=np.int64)
-    except (OSError, SyntaxError, ValueError):
+    except UNREADABLE:
         return f"{place}: cannot be read, not compared"
     difference = np.abs(np.asarray(image.convert("RGB"), dtype=np.int64) - known)
     if not difference.any():

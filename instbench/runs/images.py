@@ -18,8 +18,9 @@ __all__ = ["UNREADABLE", "ImageFiles", "ImageStore", "StoreKind", "check_store",
 
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
-UNREADABLE = (OSError, SyntaxError, UnidentifiedImageError, ValueError)
-"""What reading a damaged PNG raises."""
+_MAX_PIXELS = 2**26
+UNREADABLE = (OSError, SyntaxError, UnidentifiedImageError, ValueError, Image.DecompressionBombError)
+"""What reading a damaged PNG, or one that would unfold without end, raises."""
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -111,9 +112,11 @@ class ImageStore(ABC):
 
         Raises:
             FileNotFoundError: If there is no such image.
-            OSError, SyntaxError, ValueError: If it is damaged, see `UNREADABLE`.
+            OSError, SyntaxError, ValueError: If it is damaged or too large, see `UNREADABLE`.
         """
         with Image.open(io.BytesIO(self.read(image_key)), formats=["PNG"]) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise ValueError(f"{image.width}x{image.height} pixels are too many")
             return image.convert("RGB")
 
     def sha256(self, image_key: str) -> str:

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from instbench.cli.main import main
 from instbench.datasets.catalog import Member
 from instbench.datasets.fetching.unzip import unzip
 from instbench.errors import InputError
+from instbench.execution.draw_changes import against_picture
+from instbench.runs.images import UNREADABLE
+from instbench.runs.store import RunFolder
 from tests.faults import corpus
 from tests.instbench.fakes import write_benchmark
 
@@ -124,6 +128,20 @@ def test_pictures_as_real_images_and_as_a_model(name, tmp_path, sentinel, capsys
     assert not list((tmp_path / "run").rglob("*.png"))
     assert main(["validate", str(tmp_path / "instances.json"), "--images", str(tmp_path / "real")]) != 0
     assert "11.png" in "".join(capsys.readouterr())
+
+
+def test_pictures_in_a_run_folder(tmp_path, count, sentinel):
+    """Those that are none are made again; drawing again says that they cannot be compared."""
+    for name, content in {**corpus.pictures(), "large": corpus._png(9_000, 9_000)}.items():
+        run = RunFolder(tmp_path / name)
+        run.prepare()
+        (run.images / "a.png").write_bytes(content)
+        assert not run.has_image("a", 48)
+        with pytest.raises(UNREADABLE):
+            run.pictures.open("a")
+        said = against_picture(Image.new("RGB", (48, 48)), content, "a.png")
+        assert "cannot be read" in said or "another size" in said
+        count("hostile files")
 
 
 def test_html_in_captions_is_text_in_the_report(tmp_path, sentinel, capsys):

@@ -168,7 +168,7 @@ def test_a_run_goes_on_after_a_power_cut_anywhere(world, tmp_path, count, store,
     expected = (top / "deep" / "run" / "results.json").read_bytes()
     assert len(cuts) > 60
     losses = []
-    for cut in cuts:
+    for cut in cuts[:: 1 if store == "files" else 2]:
         run = cut.folder / "deep" / "run"
         losses += lost(world, cut, run, expected, lambda run=run: world.run(run))
         count("power cuts")
