@@ -31,8 +31,21 @@ LAYOUTS = 4
 NO_DASHBOARD = {"include_dashboard": False}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As many threads here as in the workers: on a processor the number of threads rounds pixels differently."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster(one_thread: None) -> Iterator[None]:
     """Ray for all tests of this file."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
