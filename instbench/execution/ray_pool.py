@@ -40,6 +40,7 @@ class Member:
         ready: Whether it can be given work; not while Ray starts it again.
         batch_size: Images per call that fit there.
         in_hand: Results that are due, oldest first.
+        blamed: The result that it had in work when it last died.
     """
 
     handle: Any
@@ -48,6 +49,7 @@ class Member:
     ready: bool = False
     batch_size: int = 1
     in_hand: list[Any] = field(default_factory=list)
+    blamed: Any = None
 
     @property
     def name(self) -> str:
@@ -62,11 +64,13 @@ class Task(Generic[ItemT]):
     Attributes:
         items: What it is about.
         deaths: Workers that died while they had it in work.
+        tries: How often it was answered with an error.
         failed_on: Workers that answered it with an error.
     """
 
     items: list[ItemT]
     deaths: int = 0
+    tries: int = 0
     failed_on: set[Member] = field(default_factory=set)
 
 
@@ -200,16 +204,14 @@ class Work(Generic[ItemT]):
         self._all_taken = False
 
     def again(self, items: Sequence[ItemT], task: Task[ItemT], member: Member) -> bool:
-        """Has items of a task that failed tried once more, on another worker.
+        """Has items of a task that failed tried once more, on another worker where there is one.
 
         Returns:
-            False if there is no other now, or two have tried.
+            False if they have been tried twice.
         """
-        failed_on = task.failed_on | {member}
-        others = any(one.ready and one not in failed_on for one in self._pool.members)
-        if not others or len(failed_on) >= _TRIES:
+        if task.tries + 1 >= _TRIES:
             return False
-        self._again.append(Task(list(items), task.deaths, failed_on))
+        self._again.append(Task(list(items), task.deaths, task.tries + 1, task.failed_on | {member}))
         return True
 
     def results(self) -> Iterator[tuple[Task[ItemT], Member, Reply | None]]:
@@ -222,7 +224,7 @@ class Work(Generic[ItemT]):
         while self._due or self._again or not self._all_taken:
             for reference in self._pool.wait(self._due):
                 member, task = self._due.pop(reference)
-                oldest = member.in_hand[0] == reference
+                oldest = member.in_hand[0]
                 member.in_hand.remove(reference)
                 finished, reply = self._open(reference, member, task, oldest)
                 # Work first: a worker must not wait while an image is written.
@@ -254,7 +256,7 @@ class Work(Generic[ItemT]):
         return Task(items) if items else None
 
     def _open(
-        self, reference: Any, member: Member, task: Task[ItemT], oldest: bool
+        self, reference: Any, member: Member, task: Task[ItemT], oldest: Any
     ) -> tuple[bool, Reply | None]:
         """Whether a task is finished, with the reply; what was lost is put back."""
         import ray
@@ -264,7 +266,9 @@ class Work(Generic[ItemT]):
         except ray.exceptions.RayTaskError as error:
             raise RuntimeError(f"{member.name}: {_first_line(error.cause or error)}") from error
         except ray.exceptions.RayError as error:
-            to_blame = oldest and member in self._pool.members
+            if member.ready:  # the first that is heard of this death
+                member.blamed = oldest
+            to_blame = reference == member.blamed and member in self._pool.members
             self._pool.lost(member, error)
             return self._bury(task, to_blame), None
         for note in reply.notes:
@@ -283,7 +287,7 @@ class Work(Generic[ItemT]):
         task.deaths += to_blame  # those behind it had not begun
         several = len(task.items) > 1
         if several and task.deaths >= _DEATHS_TOGETHER:
-            self._again.extend(Task([item], 1, task.failed_on) for item in task.items)
+            self._again.extend(Task([item], 1, task.tries, task.failed_on) for item in task.items)
         elif task.deaths >= _DEATHS_ALONE:
             return True
         else:
