@@ -25,6 +25,8 @@ from instbench.execution.session import Session
 from instbench.generators.base import GenerationRequest
 from instbench.generators.image_folder import ImageFolderGenerator
 from instbench.generators.real_images import RealImagesGenerator
+from instbench.runs.memory import largest_memory
+from instbench.runs.records import MemoryRecord
 
 __all__ = ["RayExecutor", "RayOptions", "make_executor"]
 
@@ -214,12 +216,22 @@ class RayExecutor:
         return partial(self._look, plan)
 
     def facts(self) -> dict[str, Any]:
-        """The kind, the workers, and the machines that have worked so far."""
+        """The kind, the workers, and the machines that have worked so far, with the largest peaks of a worker there."""
         machines: dict[str, dict[str, Any]] = {}
+        peaks: dict[str, list[MemoryRecord]] = {}
         for member in self.pool.members:
             if member.greeting is not None and member.environment is not None:
-                known = machines.setdefault(member.greeting.host, {"workers": 0, **member.environment})
+                host = member.greeting.host
+                known = machines.setdefault(host, {"workers": 0, **member.environment})
                 known["workers"] += 1
+                if member.memory is not None:
+                    peaks.setdefault(host, []).append(member.memory)
+        for host, records in peaks.items():
+            largest = largest_memory(records)
+            if largest is not None:
+                machines[host]["memory"] = largest.model_dump(
+                    mode="json", include={"peak_rss_bytes", "peak_rss_children_bytes", "devices"}
+                )
         return {
             "kind": "ray",
             "workers": len(self.pool.members),

@@ -15,6 +15,8 @@ from typing import Any, Generic, TypeVar
 from instbench._version import __version__
 from instbench.errors import InputError
 from instbench.execution.ray_worker import Greeting, Reply
+from instbench.runs.memory import largest_memory
+from instbench.runs.records import MemoryRecord
 
 __all__ = ["Member", "Pool", "Task", "Work"]
 
@@ -37,6 +39,7 @@ class Member:
         handle: Its actor.
         greeting: What it said when it was ready; None until then.
         environment: Facts about its machine; None until it has worked.
+        memory: The largest peaks that it reported, also before it was started again.
         ready: Whether it can be given work; not while Ray starts it again.
         batch_size: Images per call that fit there.
         in_hand: Results that are due, oldest first.
@@ -46,6 +49,7 @@ class Member:
     handle: Any
     greeting: Greeting | None = None
     environment: dict[str, Any] | None = None
+    memory: MemoryRecord | None = None
     ready: bool = False
     batch_size: int = 1
     in_hand: list[Any] = field(default_factory=list)
@@ -278,6 +282,7 @@ class Work(Generic[ItemT]):
             self._pool.refuse(member, reply.refused)
             return False, None
         member.environment = reply.environment or member.environment
+        member.memory = largest_memory(one for one in (member.memory, reply.memory) if one is not None)
         if reply.batch_size is not None:
             member.batch_size = reply.batch_size
         return True, reply

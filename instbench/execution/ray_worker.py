@@ -25,6 +25,8 @@ from instbench.layouts.types import Layout
 from instbench.runs.atomic import canonical_json
 from instbench.runs.environment import machine, package_versions
 from instbench.runs.identity import IdentityV1, identity_differences
+from instbench.runs.memory import measure_memory
+from instbench.runs.records import MemoryRecord
 
 __all__ = ["Greeting", "Job", "Reply", "Trouble", "Worker"]
 
@@ -108,6 +110,7 @@ class Reply:
         batch_size: Images per call that fit there.
         notes: Warnings, for the log of whoever asked.
         environment: Facts about the machine and versions of packages, when networks were loaded for this reply.
+        memory: The worker's peaks so far.
     """
 
     images: list[tuple[str, GeneratedImage | Trouble]] = field(default_factory=list)
@@ -117,6 +120,7 @@ class Reply:
     batch_size: int | None = None
     notes: list[str] = field(default_factory=list)
     environment: dict[str, Any] | None = None
+    memory: MemoryRecord | None = None
 
 
 class _Notes(logging.Handler):
@@ -199,7 +203,7 @@ class Worker:
         finally:
             for logger in loggers:
                 logger.removeHandler(notes)
-        reply.notes = notes.taken
+        reply.notes, reply.memory = notes.taken, measure_memory()
         if len(self._batches) + len(self._lookers) > known:
             reply.environment = {**machine(), "versions": package_versions()}
 

@@ -98,6 +98,7 @@ def test_workers_give_what_one_process_gives(cluster, local, tmp_path, workers):
     executor = record.environment["executor"]
     assert (executor["kind"], executor["workers"], executor["gpus_per_worker"]) == ("ray", workers, 0)
     [machine] = executor["machines"].values()
+    assert machine["memory"]["peak_rss_bytes"] > 100 * 2**20  # torch alone takes more
     assert 1 <= machine["workers"] <= workers
     assert "torch" in machine["versions"]
 
