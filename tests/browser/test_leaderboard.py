@@ -7,6 +7,7 @@ import pytest
 
 from leaderboards.site import build_site
 from leaderboards.submissions import add_submission
+from tests.browser.waiting import eventually
 from tests.leaderboards.submitting import number, results, write
 
 HOSTILE = [
@@ -108,8 +109,7 @@ def test_filters(opened, label, value, count):
 def test_badges_and_reports(opened):
     assert board(opened).locator(".badge.good").all_inner_texts() == ["reproduced here"]
     board(opened).get_by_role("link", name="report").click()
-    opened.wait_for_load_state()
-    assert opened.title() == "The report"
+    eventually(opened).to_have_title("The report")
 
 
 def test_downloads_are_made_from_the_page(opened, site):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from instbench.reports.html import build_comparison, build_report
+from tests.browser.waiting import eventually
 from tests.instbench.reports.html.synthetic import make_run
 
 
@@ -26,13 +27,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
 def cards(page: Any) -> list[str]:
     keys: list[str] = page.eval_on_selector_all(".card", "all => all.map(one => one.dataset.key)")
     return keys
-
-
-def wait_for_text(page: Any, selector: str, text: str) -> None:
-    """Waits for a text; not by a script given as text, which the page's policy forbids."""
-    from playwright.sync_api import expect
-
-    expect(page.locator(selector)).to_have_text(text)
 
 
 def sideways(page: Any) -> int:
@@ -68,7 +62,7 @@ def test_filters_combine(page: Any, plain: str) -> None:
     assert page.inner_text("#status") == "20 of 60 images"
     page.select_option("#count", "")
     page.fill("#search", "NUMBER 5")
-    wait_for_text(page, "#status", "11 of 60 images")
+    eventually(page.locator("#status")).to_have_text("11 of 60 images")
 
 
 def test_layers_are_drawn_and_hidden(page: Any, plain: str) -> None:
@@ -88,33 +82,36 @@ def test_keyboard_opens_turns_and_closes(page: Any, plain: str) -> None:
     page.locator(".card").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
-    page.wait_for_selector("dialog[open]")
-    assert page.url.endswith("#image=000000000004")
-    assert page.inner_text("#image-title") == "000000000004"
-    assert page.locator("#image-body tbody tr").count() == 2
-    assert "/000000000004 -o drawn/again" in page.inner_text("#image-body .command pre")
-    assert (
-        page.locator("#image-body h3", has_text="Make this image again").inner_text()
-        == "Make this image again"
-    )
+    eventually(page.locator("dialog")).to_have_attribute("open", "")
+    eventually(page).to_have_url(f"{plain}#image=000000000004")
+    eventually(page.locator("#image-title")).to_have_text("000000000004")
+    eventually(page.locator("#image-body tbody tr")).to_have_count(2)
+    eventually(page.locator("#image-body .command pre")).to_contain_text("/000000000004 -o drawn/again")
+    eventually(page.locator("#image-body h3", has_text="Make this image again")).to_be_visible()
     page.keyboard.press("ArrowRight")
-    assert page.url.endswith("#image=000000000007")
+    eventually(page).to_have_url(f"{plain}#image=000000000007")
+    eventually(page.locator("#image-title")).to_have_text("000000000007")
     page.keyboard.press("Escape")
-    page.wait_for_selector("dialog:not([open])", state="hidden")
-    assert page.evaluate("document.activeElement.dataset.key") == "000000000007"
-    assert "#image=" not in page.url
+    eventually(page.locator("dialog")).to_be_hidden()
+    eventually(page.locator(".card[data-key='000000000007']")).to_be_focused()
+    eventually(page).to_have_url(f"{plain}#gallery")
 
 
 def test_link_opens_the_image_and_is_copied(page: Any, plain: str) -> None:
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(f"{plain}#image=000000000059")
-    assert page.inner_text("#image-title") == "000000000059"
+    eventually(page.locator("#image-title")).to_have_text("000000000059")
     page.click("#image-link")
-    wait_for_text(page, "#image-link", "Copied")
+    eventually(page.locator("#image-link")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == f"{plain}#image=000000000059"
     page.click("#image-close")
-    page.goto(f"{plain}#image=..%2F..%2Fetc")
-    assert page.locator("dialog[open]").count() == 0
+    eventually(page.locator("dialog")).to_be_hidden()
+    for address in ("#image=..%2F..%2Fetc", "#image=%", "#image="):
+        # Opened afresh, so that the page has read the address before anything is asserted.
+        page.goto("about:blank")
+        page.goto(plain + address)
+        assert page.locator("#status").inner_text() == "60 of 60 images"
+        assert page.locator("dialog[open]").count() == 0
 
 
 def test_hostile_texts_neither_run_nor_break(page: Any, hostile: str, watch: Any) -> None:
@@ -123,7 +120,7 @@ def test_hostile_texts_neither_run_nor_break(page: Any, hostile: str, watch: Any
     page.check("#show-labels")
     for key in cards(page):
         page.goto(f"{hostile}#image={key}")
-        wait_for_text(page, "#image-title", key)
+        eventually(page.locator("#image-title")).to_have_text(key)
         assert page.evaluate("window.hacked") is None
         assert sideways(page) <= 0
     assert page.locator("#image-body script, #cards script, #image-body img[onerror]").count() == 0
@@ -141,8 +138,8 @@ def test_phone_and_colour_scheme(page: Any, plain: str, scheme: str) -> None:
     page.click("#theme")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
     page.locator(".card").first.click()
+    eventually(page.locator("#image-close")).to_be_visible()
     assert page.locator("dialog[open]").bounding_box()["width"] == 360
-    assert page.locator("#image-close").is_visible()
 
 
 def test_two_runs_side_by_side(page: Any, tmp_path: Path) -> None:
@@ -153,4 +150,4 @@ def test_two_runs_side_by_side(page: Any, tmp_path: Path) -> None:
     assert page.locator(".card").first.locator("img").count() == 2
     assert "-0.20" in page.locator(".card").first.inner_text()
     page.locator(".card").first.click()
-    assert page.locator("#image-body tbody").count() == 2
+    eventually(page.locator("#image-body tbody")).to_have_count(2)
