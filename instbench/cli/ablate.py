@@ -29,7 +29,8 @@ def register(subparsers: Any) -> None:
         "--question",
         nargs="+",
         metavar="NAME",
-        help="formats, hybrid, scaleu, masked-attention, alpha, mis; with --trained also trained-without, tokens",
+        help="formats, hybrid, scaleu, masked-attention, alpha, mis; with --trained also trained-without, "
+        "never-had, tokens",
     )
     parser.add_argument(
         "--trained",

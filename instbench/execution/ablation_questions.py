@@ -149,6 +149,19 @@ QUESTIONS = (
         ),
     ),
     Question(
+        "never-had",
+        "What if a part had never been there?",
+        (
+            Variant("default", "nothing missing"),
+            _trained("from-start-no-scaleu", "no ScaleU"),
+            _trained("from-start-no-masks", "no masked attention"),
+        ),
+        (
+            Measure("shapes-box", ("box_ap", "box_ap50", "fid")),
+            Measure("shapes-texture", ("texture_accuracy", "texture_leakage")),
+        ),
+    ),
+    Question(
         "tokens",
         "One token per format and object, or one for all its formats together?",
         (_trained("separate-tokens", "separate"), _trained("joint-tokens", "joint")),
@@ -161,11 +174,12 @@ def choose_questions(names: Iterable[str] | None, trained: Path | None = None) -
     """Questions by name, in the order of `QUESTIONS`.
 
     Args:
-        names: The names; None takes all that can be asked.
+        names: The names; None takes all that can be asked of the weights that are there.
         trained: Folder of trained variants, None if there is none; then the questions about them cannot be asked.
 
     Raises:
-        InputError: If a name is unknown, or a variant that it asks about is not in the folder.
+        InputError: If a name is unknown, or a variant that it asks about is not in the folder; or if the folder has
+            the weights for no question.
     """
     known = {one.name: one for one in QUESTIONS}
     asked = list(known) if names is None else list(names)
@@ -173,22 +187,28 @@ def choose_questions(names: Iterable[str] | None, trained: Path | None = None) -
         if name not in known:
             raise InputError(f"--question {name}: unknown; {did_you_mean(name, list(known))}")
     chosen = [one for one in QUESTIONS if one.name in asked]
-    if names is None and trained is None:
-        chosen = [one for one in chosen if not one.needs_training]
+    if names is None:
+        complete = [one for one in chosen if not _missing(one, trained)]
+        if trained is None or any(one.needs_training for one in complete):
+            return tuple(complete)
     for question in chosen:
-        for variant in question.variants:
-            if not variant.trained:
-                continue
-            if trained is None:
-                raise InputError(
-                    f"--question {question.name}: asks about weights that do not ship; train them "
-                    "(docs/ablations.md) and give their folder with --trained"
-                )
-            if not (trained / variant.trained / "model_index.json").is_file():
-                raise InputError(
-                    f"--trained {trained}: holds no {variant.trained}/model_index.json; train it (docs/ablations.md)"
-                )
+        missing = _missing(question, trained)
+        if missing and trained is None:
+            raise InputError(
+                f"--question {question.name}: asks about weights that do not ship; train them "
+                "(docs/ablations.md) and give their folder with --trained"
+            )
+        if missing:
+            raise InputError(
+                f"--trained {trained}: holds no {missing[0]}/model_index.json; train it (docs/ablations.md)"
+            )
     return tuple(chosen)
+
+
+def _missing(question: Question, trained: Path | None) -> list[str]:
+    """Names of the weights that a question asks about and that are not there."""
+    asked = [variant.trained for variant in question.variants if variant.trained]
+    return [name for name in asked if trained is None or not (trained / name / "model_index.json").is_file()]
 
 
 def find_benchmark(name: str) -> Benchmark:

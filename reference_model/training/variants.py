@@ -1,4 +1,7 @@
-"""Trains variants of small weights: all start from one UNet and see the same samples, with one part changed each.
+"""Trains variants of small weights, with one part changed each; all see the same samples.
+
+Most start from the UNet of a pipeline and go on learning for a while. Those called ``from-start-…`` take only its text
+encoder and autoencoder, and learn for as long as the shipped weights did: the part was never there.
 
 ``python -m reference_model.training variants --init PIPELINE --data DIR --latents FILE -o DIR``, or below ``torchrun``
 as the part ``unet``. Every variant ends as a pipeline folder of its name. Calling the command again continues.
@@ -33,12 +36,18 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "boxes": {
         "rules": {"all_formats": 0.0, "random_subset": 0.0, "keep_only": [1.0, 0.0, 0.0, 0.0]},
     },
+    "from-start-no-scaleu": {"use_scaleu": False},
+    "from-start-no-masks": {"masked_attention": "none"},
 }
 """Recipe values by variant. ``control`` trains on without a change; ``separate-tokens`` is the control of
-``joint-tokens``, whose UniFusion has to be learned from the start; ``boxes`` sees boxes alone."""
+``joint-tokens``, whose UniFusion has to be learned from the start; ``boxes`` sees boxes alone. The control of those
+from the start are the shipped weights, whose recipe theirs is."""
 
+FROM_START = "from-start-"
 SHORT = {"steps": 250, "warmup": 20, "cooldown": 180, "lr": 2e-3, "ema": 0.99, "batch_size": 48}
-"""What all variants share: about an eighth of the samples of the weights that they start from."""
+"""What variants of trained weights share: about an eighth of the samples of the weights that they start from."""
+LONG = {"steps": 2100, "cooldown": 750, "batch_size": 48}
+"""What variants from the start share: the values of the shipped weights."""
 
 
 def main(argv: list[str]) -> int:
@@ -64,9 +73,11 @@ def main(argv: list[str]) -> int:
         if (arguments.only and name not in arguments.only) or (output / "model_index.json").is_file():
             continue
         work = arguments.output / "training" / name
-        changes = [f"{key}={json.dumps(value)}" for key, value in {**SHORT, **values}.items()]
+        anew = name.startswith(FROM_START)
+        shared = LONG if anew else SHORT
+        changes = [f"{key}={json.dumps(value)}" for key, value in {**shared, **values}.items()]
         options: dict[str, Path | float] = {
-            "--init": start / "unet",
+            **({} if anew else {"--init": start / "unet"}),
             "--text-encoder": start / "text_encoder",
             "--tokenizer": start / "tokenizer",
             "--data": arguments.data,

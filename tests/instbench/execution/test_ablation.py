@@ -142,7 +142,8 @@ def test_mixed_shows_each_object_in_one_format():
 def test_questions_name_what_there_is():
     for question in QUESTIONS:
         names = [variant.name for variant in question.variants]
-        assert names[0] == ("default" if not question.needs_training else question.variants[0].trained)
+        # What the others are compared with is the model as it is, or trained on without a change.
+        assert names[0] in {"default", question.variants[0].trained}
         assert len(set(names)) == len(names)
         assert question.variants[0].to_json() == {}
         for measure in question.measures:
@@ -175,7 +176,13 @@ def test_weights_of_their_own_are_asked_for_and_used(tiny, tmp_path):
         choose_questions(["tokens"])
     with pytest.raises(InputError, match=r"holds no separate-tokens/model_index\.json"):
         choose_questions(["tokens"], tmp_path)
+    with pytest.raises(InputError, match=r"holds no control/model_index\.json"):
+        choose_questions(None, tmp_path)
     shipped = session.generator("reference").folder
+    for name in ("separate-tokens", "joint-tokens", "from-start-no-scaleu"):
+        (tmp_path / name).symlink_to(shipped)
+    here = choose_questions(None, tmp_path)
+    assert here == (*choose_questions(None), *choose_questions(["tokens"], tmp_path))
     for question in QUESTIONS:
         for variant in question.variants:
             if variant.trained and not (tmp_path / variant.trained).exists():

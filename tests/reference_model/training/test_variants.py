@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from reference_model import InstanceDiffusionPipeline
 from reference_model.training.__main__ import main
 from reference_model.training.base import load_start
 from reference_model.training.recipe import recipe_from_overrides
-from reference_model.training.variants import SHORT, VARIANTS
+from reference_model.training.variants import FROM_START, LONG, SHORT, VARIANTS
 from tests.reference_model.tiny import tiny_unet
 
 SHIPPED = Path(__file__).parents[3] / "reference_model" / "weights" / "shapes"
@@ -31,7 +32,7 @@ def trained(tmp_path_factory):
     np.save(root / "latents.npy", np.random.default_rng(0).standard_normal(shape).astype(np.float16))
     command = ["variants", "--init", str(SHIPPED), "--data", str(root / "data")]
     command += ["--latents", str(root / "latents.npy"), "-o", str(root / "made")]
-    command += ["--only", "no-scaleu", "joint-tokens"]
+    command += ["--only", "no-scaleu", "joint-tokens", "from-start-no-scaleu"]
     for change in ("steps=1", "warmup=0", "cooldown=0", "lr=0.001", "batch_size=2", "autocast=null"):
         command += ["--set", change]
     assert main(command) == 0
@@ -41,7 +42,12 @@ def trained(tmp_path_factory):
 def test_each_variant_is_a_pipeline_with_one_thing_changed(trained):
     root, _ = trained
     made = root / "made"
-    assert sorted(one.name for one in made.iterdir()) == ["joint-tokens", "no-scaleu", "training"]
+    assert sorted(one.name for one in made.iterdir()) == [
+        "from-start-no-scaleu",
+        "joint-tokens",
+        "no-scaleu",
+        "training",
+    ]
     before = load_file(SHIPPED / "unet" / FILE)
     plain = load_file(made / "no-scaleu" / "unet" / FILE)
     assert set(before) - set(plain) == {name for name in before if name.startswith("scaleu.")}
@@ -65,6 +71,20 @@ def test_each_variant_is_a_pipeline_with_one_thing_changed(trained):
     assert len(recipe["base_sha256"]) == 64
 
 
+def test_a_variant_from_the_start_shares_all_but_the_unet(trained):
+    root, _ = trained
+    made = root / "made" / "from-start-no-scaleu"
+    before, after = load_file(SHIPPED / "unet" / FILE), load_file(made / "unet" / FILE)
+    assert set(before) - set(after) == {name for name in before if name.startswith("scaleu.")}
+    name = "down_blocks.0.resnets.0.conv1.weight"
+    apart = (after[name].float() - before[name].float()).norm() / before[name].float().norm()
+    assert apart > 0.5  # nothing was taken over
+    assert json.loads((made / "recipes.json").read_text())["unet"]["recipe"]["base_sha256"] is None
+    for part in ("vae", "text_encoder"):
+        for file in (SHIPPED / part).glob("*.safetensors"):
+            assert (made / part / file.name).read_bytes() == file.read_bytes()
+
+
 def test_a_finished_variant_is_not_trained_again(trained):
     root, command = trained
     file = root / "made" / "no-scaleu" / "unet" / FILE
@@ -74,10 +94,22 @@ def test_a_finished_variant_is_not_trained_again(trained):
 
 
 def test_the_table_of_variants_is_made_of_recipe_values():
-    for values in VARIANTS.values():
-        changes = [f"{name}={json.dumps(value)}" for name, value in {**SHORT, **values}.items()]
+    for variant, values in VARIANTS.items():
+        shared = LONG if variant.startswith(FROM_START) else SHORT
+        changes = [f"{name}={json.dumps(value)}" for name, value in {**shared, **values}.items()]
         recipe = recipe_from_overrides(changes, "shapes")
-        assert (recipe.steps, recipe.batch_size) == (SHORT["steps"], SHORT["batch_size"])
+        assert (recipe.steps, recipe.batch_size) == (shared["steps"], shared["batch_size"])
+
+
+def test_variants_from_the_start_have_the_recipe_of_the_shipped_weights():
+    shipped = json.loads((SHIPPED / "recipes.json").read_text())["unet"]["recipe"]
+    recipe = asdict(
+        recipe_from_overrides([f"{name}={json.dumps(value)}" for name, value in LONG.items()], "shapes")
+    )
+    known = json.loads(json.dumps(recipe, default=str))
+    assert {name: known[name] for name in shipped if name in known} == {
+        name: value for name, value in shipped.items() if name in known
+    }
 
 
 def test_what_starts_anew_is_named_and_other_networks_are_refused(tmp_path):
