@@ -300,14 +300,14 @@ def compare(
     Raises:
         InputError: If runs differ in more than the model; says in what.
     """
-    from instbench.statistics.compared import by_benchmark
+    from instbench.statistics.compared import COMPARED_FILES, by_benchmark
     from instbench.statistics.comparison import compare_runs
 
     options: dict[str, Any] = {"labels": labels, "baseline": baseline, "slices": slices, "objects": objects}
     groups = [[path] if isinstance(path, str | Path) else list(path) for path in paths]
     with ExitStack() as stack:
         places = [
-            [stack.enter_context(opened(path, write=False, images=False)) for path in group]
+            [stack.enter_context(opened(path, write=False, only=COMPARED_FILES)) for path in group]
             for group in groups
         ]
         found = [[find_runs(place.folder) for place in group] for group in places]

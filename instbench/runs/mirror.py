@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from instbench.datasets.home import data_home
@@ -17,6 +16,7 @@ from instbench.errors import InputError
 from instbench.runs.atomic import TEMPORARY_PREFIX, append_line, sha256_bytes, watching, write_bytes
 from instbench.runs.lock import RunLock
 from instbench.runs.remote import Target, TargetFile, TargetLock, is_url
+from instbench.runs.store import belongs_to_run, split_run
 
 __all__ = ["PUSH_EVERY", "Place", "Where", "opened"]
 
@@ -28,17 +28,30 @@ PUSH_EVERY = 25
 """Images after which a growing file (an archive, the log) is pushed again."""
 _PUSH_SECONDS = 60.0
 
-_NAME = "[a-z0-9][a-z0-9._-]*"
-_SMALL = (
-    r"run\.json|layouts\.jsonl|images\.jsonl|instances\.parquet|samples\.npz|results\.json|report\.html|"
-    rf"observations/(?:parts/)?{_NAME}\.parquet"
-)
-_RUN = "(?:[a-z0-9-]+/)?"
-_SMALL_FILE = re.compile(f"{_RUN}(?:{_SMALL})")
-_FILE = re.compile(
-    f"{_RUN}(?:{_SMALL}|(?:images|overlays)/{_NAME}\\.png|images/images-[0-9]+\\.tar|report_files/{_NAME}\\.webp)"
-)
-_GROWING = re.compile(r".*(?:images/images-[0-9]+\.tar|images\.jsonl)")
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was last seen of a file.
+
+    Attributes:
+        token: The target's, see `TargetFile`.
+        size: Bytes of the copy here.
+        time_ns: Time of the copy here.
+    """
+
+    token: str
+    size: int
+    time_ns: int
+
+    @classmethod
+    def of(cls, token: str, path: Path) -> _Known:
+        """What is known of a file whose copy is at a path."""
+        found = path.stat()
+        return cls(token, found.st_size, found.st_mtime_ns)
+
+    def line(self, name: str) -> str:
+        """The entry of the state file."""
+        return json.dumps({"name": name, **asdict(self)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +75,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def opened(where: Where, *, write: bool, images: bool = True) -> Iterator[Place]:
+def opened(where: Where, *, write: bool, only: Collection[str] | None = None) -> Iterator[Place]:
     """Makes a run folder, or a folder of runs, available as a local one.
 
     A local path is yielded as it is. What is at an address is fetched; with `write` the address is locked, every
@@ -71,7 +84,7 @@ def opened(where: Where, *, write: bool, images: bool = True) -> Iterator[Place]
     Args:
         where: A path, or an address for fsspec.
         write: Whether the block writes.
-        images: Whether it needs the images.
+        only: Names of the files of a run that a block needs that does not write; None for all.
 
     Yields:
         The place to work in.
@@ -87,9 +100,10 @@ def opened(where: Where, *, write: bool, images: bool = True) -> Iterator[Place]
         with tempfile.TemporaryDirectory(prefix="instbench-") as temporary:
             mirror = _Mirror(target, Path(temporary))
             with _named(mirror.root, target):
-                mirror.pull(images=images)
+                mirror.pull(only)
                 yield Place(mirror.root, target.name)
         return
+    target.check_folder()
     staging = data_home() / "staging" / sha256_bytes(target.name.encode())[:16]
     staging.mkdir(parents=True, exist_ok=True)
     with (
@@ -141,17 +155,18 @@ class _Mirror:
 
     # -- from the target
 
-    def pull(self, *, images: bool = True) -> None:
-        """Fetches what is there and not here."""
+    def pull(self, only: Collection[str] | None = None) -> None:
+        """Fetches what is there and not here, all of it or only files of these names in a run."""
         there = self.target.files()
         self._refuse_strangers(there)
         self.root.mkdir(exist_ok=True)
-        wanted = _FILE if images else _SMALL_FILE
         if self._lock is not None:
             for name in there:
                 if name.rpartition("/")[2].startswith(TEMPORARY_PREFIX):  # of a writer that was killed
                     self.target.remove(name)
-        there = {name: file for name, file in there.items() if wanted.fullmatch(name)}
+        there = {name: file for name, file in there.items() if _is_ours(name)}
+        if only is not None:
+            there = {name: file for name, file in there.items() if split_run(name)[1] in only}
         self._drop_former_runs(there)
         for name in [name for name in self._state if name not in there]:
             (self.root / name).unlink(missing_ok=True)
@@ -159,9 +174,10 @@ class _Mirror:
         # run.json last: until then the folder is of the run that was here.
         for name, file in sorted(there.items(), key=lambda item: item[0].endswith("run.json")):
             path = self.root / name
-            if not path.is_file() or self._state.get(name, ("",))[0] != file.token:
+            known = self._state.get(name)
+            if not path.is_file() or known is None or known.token != file.token:
                 self.target.get(name, path)
-                self._note(name, file)
+                self._note(name, _Known.of(file.token, path))
         self._compact()
 
     def _drop_former_runs(self, there: dict[str, TargetFile]) -> None:
@@ -174,20 +190,18 @@ class _Mirror:
             if name not in there:
                 same = known is None  # never pushed: it is ours to push
             else:
-                same = known is not None and known[0] == there[name].token
+                same = known is not None and known.token == there[name].token
                 same = same or _identity(self.target.read_bytes(name)) == _identity(path.read_bytes())
             if not same:
-                run = _run_of(name)
-                for one in [one for one in self._local() if _run_of(one) == run and one not in there]:
+                run = split_run(name)[0]
+                for one in [one for one in self._local() if split_run(one)[0] == run and one not in there]:
                     (self.root / one).unlink()
 
     def _refuse_strangers(self, there: dict[str, TargetFile]) -> None:
-        if any(name == "run.json" or re.fullmatch(r"[a-z0-9-]+/run\.json", name) for name in there):
+        if any(split_run(name)[1] == "run.json" for name in there):
             return
         strangers = sorted(
-            name
-            for name in there
-            if not name.rpartition("/")[2].startswith(".") and not _FILE.fullmatch(name)
+            name for name in there if not name.rpartition("/")[2].startswith(".") and not _is_ours(name)
         )
         if strangers:
             raise InputError(
@@ -201,9 +215,9 @@ class _Mirror:
         if self.root not in path.parents:
             return
         name = self._name(path)
-        if not _FILE.fullmatch(name):
+        if not _is_ours(name):
             return
-        if not _GROWING.fullmatch(name):
+        if not _grows(name):
             if name.endswith("run.json"):
                 self._push_waiting()
                 self._remove_gone()
@@ -223,7 +237,7 @@ class _Mirror:
         self._remove_gone()
         for name in self._local():
             known = self._state.get(name)
-            if known is None or known[1:] != self._stamp(name):
+            if known is None or _Known.of(known.token, self.root / name) != known:
                 self._push(name)
 
     def _push_waiting(self) -> None:
@@ -237,8 +251,8 @@ class _Mirror:
             return
         if self._lock is not None:
             self._lock.check()
-        stamp = self._stamp(name)
-        self._note(name, self.target.put(self.root / name, name), stamp)
+        before = _Known.of("", self.root / name)  # what is written meanwhile is pushed again
+        self._note(name, replace(before, token=self.target.put(self.root / name, name).token))
 
     def _remove_gone(self) -> None:
         for name in [name for name in self._state if not (self.root / name).exists()]:
@@ -255,52 +269,47 @@ class _Mirror:
     def _local(self) -> list[str]:
         names = (self._name(path) for path in self.root.rglob("*") if path.is_file())
         return sorted(
-            (name for name in names if _FILE.fullmatch(name)),
+            (name for name in names if _is_ours(name)),
             key=lambda name: (name.endswith("run.json"), name),
         )
 
-    def _stamp(self, name: str) -> tuple[int, int]:
-        found = (self.root / name).stat()
-        return found.st_size, found.st_mtime_ns
-
-    def _note(self, name: str, file: TargetFile | None, stamp: tuple[int, int] | None = None) -> None:
-        if file is None:
+    def _note(self, name: str, known: _Known | None) -> None:
+        if known is None:
             self._state.pop(name, None)
-            entry: dict[str, object] = {"name": name, "token": None}
+            append_line(self._state_file, json.dumps({"name": name, "token": None}))
         else:
-            size, time_ns = stamp or self._stamp(name)
-            self._state[name] = (file.token, size, time_ns)
-            entry = {"name": name, "token": file.token, "size": size, "time_ns": time_ns}
-        append_line(self._state_file, json.dumps(entry))
+            self._state[name] = known
+            append_line(self._state_file, known.line(name))
 
-    def _read_state(self) -> dict[str, tuple[str, int, int]]:
-        state: dict[str, tuple[str, int, int]] = {}
+    def _read_state(self) -> dict[str, _Known]:
+        state: dict[str, _Known] = {}
         if not self._state_file.is_file():
             return state
         for line in self._state_file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 entry = json.loads(line)
                 name = str(entry["name"])
-                if entry["token"] is None or not _FILE.fullmatch(name):
+                if entry["token"] is None or not _is_ours(name):
                     state.pop(name, None)
                 else:
-                    state[name] = (str(entry["token"]), int(entry["size"]), int(entry["time_ns"]))
+                    state[name] = _Known(str(entry["token"]), int(entry["size"]), int(entry["time_ns"]))
             except (ValueError, KeyError, TypeError, RecursionError):
                 logger.debug("%s: skipped a torn line", self._state_file)
         return state
 
     def _compact(self) -> None:
-        lines = [
-            json.dumps({"name": name, "token": token, "size": size, "time_ns": time_ns}) + "\n"
-            for name, (token, size, time_ns) in self._state.items()
-        ]
+        lines = [known.line(name) + "\n" for name, known in self._state.items()]
         write_bytes(self._state_file, "".join(lines).encode())
 
 
-def _run_of(name: str) -> str:
-    """The folder of a run in a folder of runs, "" if it is the folder itself."""
-    match = re.match(r"([a-z0-9-]+)/", name)
-    return match[1] if match and match[1] not in ("images", "observations", "overlays") else ""
+def _is_ours(name: str) -> bool:
+    """Whether a run, or a run in a folder of runs, has a file of this name."""
+    return belongs_to_run(split_run(name)[1])
+
+
+def _grows(name: str) -> bool:
+    """Whether a file is written piece by piece."""
+    return name.endswith(".tar") or split_run(name)[1] == "images.jsonl"
 
 
 def _identity(run_json: bytes | None) -> tuple[str, str] | None:

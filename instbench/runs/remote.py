@@ -7,6 +7,7 @@ import json
 import logging
 import re
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -27,19 +28,14 @@ logger = logging.getLogger(__name__)
 LOCK_STALE_AFTER = 600.0
 """Seconds without a sign of life after which a lock counts as left behind."""
 LOCK_RENEWED_EVERY = 60.0
+LOCK_SETTLES = 1.0
+"""Seconds between taking over a lock that was left behind and reading it back."""
 
 _PUT_IS_ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
-_TOKENS = (
-    "ETag",
-    "etag",
-    "md5Hash",
-    "content_md5",
-    "generation",
-    "mtime",
-    "LastModified",
-    "last_modified",
-    "created",
-)
+# A listing and a look at one file may tell the time in different zones and precision, so a check sum goes first.
+_CHECK_SUMS = ("ETag", "etag", "md5Hash", "content_md5", "generation")
+_TIMES = ("mtime", "LastModified", "last_modified", "created")
+_EXTRAS = {"s3": "s3", "s3a": "s3"}
 
 
 def is_url(where: object) -> bool:
@@ -52,7 +48,7 @@ def shown(url: str) -> str:
     scheme, _, rest = url.partition("://")
     rest = re.split(r"[?#]", rest, maxsplit=1)[0]
     host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
+    return f"{scheme}://" + f"{host.rpartition('@')[2]}{slash}{path}".rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +57,7 @@ class TargetFile:
 
     Attributes:
         size: Bytes.
-        token: Changes when the file does: what the file system offers of check sum, version and time.
+        token: Changes when the file does: a check sum or version where the file system has one, else its times.
     """
 
     size: int
@@ -89,6 +85,8 @@ class Target:
             self._fs, root = fsspec.core.url_to_fs(url)
             self._root = str(root).rstrip("/")
             self._fs.invalidate_cache()
+        if not self._root:
+            raise InputError(f"{self.name}: names no bucket or folder; give one, such as s3://bucket/run")
         protocols = {self._fs.protocol} if isinstance(self._fs.protocol, str) else set(self._fs.protocol)
         self._atomic = bool(protocols & _PUT_IS_ATOMIC)
 
@@ -97,8 +95,24 @@ class Target:
         with self._one_line("list it"):
             self._fs.invalidate_cache()
             found = self._fs.find(self._root, detail=True)
-            names = {name: info for name, info in found.items() if info.get("type") != "directory"}
-            return {self._relative(name): _file(info) for name, info in names.items()}
+            # A name that ends with a slash is how some tools mark a folder in an object store.
+            names = {
+                self._relative(name): _file(info)
+                for name, info in found.items()
+                if info.get("type") != "directory" and not str(name).endswith("/")
+            }
+        if "" in names:
+            raise self._is_a_file()
+        return names
+
+    def check_folder(self) -> None:
+        """Refuses an address that is a file: an object store would write below it all the same."""
+        with self._one_line("look at it"):
+            if self._fs.isfile(self._root):
+                raise self._is_a_file()
+
+    def _is_a_file(self) -> InputError:
+        return InputError(f"{self.name}: is a file, not a folder; choose another address")
 
     def get(self, name: str, path: Path) -> None:
         """Fetches a file to a local path, whole or not at all."""
@@ -176,7 +190,10 @@ class Target:
             text = " ".join(str(error).split())
             for secret in self._secrets:
                 text = text.replace(secret, "...")
-            fix = "install it" if isinstance(error, ImportError) else "check the address and your permission"
+            fix = "check the address, your credentials and permission"
+            if isinstance(error, ImportError):
+                extra = _EXTRAS.get(self.name.partition("://")[0])
+                fix = f"pip install 'instbench[{extra}]'" if extra else "install it"
             raise InputError(
                 f"{self.name}: cannot {doing} ({type(error).__name__}: {text[:200]}); {fix}, then run the same "
                 "command again"
@@ -184,8 +201,15 @@ class Target:
 
 
 def _file(info: dict[str, Any]) -> TargetFile:
-    told = [str(info[name]) for name in _TOKENS if info.get(name) is not None]
+    told = [str(info[name]).strip('"') for name in _CHECK_SUMS if info.get(name) is not None]
+    told = told or [_time(info[name]) for name in _TIMES if info.get(name) is not None]
     return TargetFile(int(info.get("size") or 0), "|".join([str(info.get("size")), *told]))
+
+
+def _time(told: object) -> str:
+    if isinstance(told, datetime) and told.tzinfo is not None:
+        return told.astimezone(UTC).isoformat()
+    return str(told)
 
 
 class TargetLock:
@@ -211,9 +235,11 @@ class TargetLock:
         self.lost = False
 
     def __enter__(self) -> TargetLock:
-        self._refuse_living()
-        self._target.remove(LOCK_NAME)
-        if not self._target.write_bytes(LOCK_NAME, self._content(), new=True) or not self._is_ours():
+        left_behind = self._refuse_living()
+        taken = self._target.write_bytes(LOCK_NAME, self._content(), new=not left_behind)
+        if left_behind:  # of several that take it over the last to write has it, and the others read that
+            time.sleep(LOCK_SETTLES)
+        if not taken or not self._is_ours():
             self._refuse_living()
             raise InputError(f"{self._target.name}: was taken by another process just now; wait for it")
         self._thread.start()
@@ -237,31 +263,38 @@ class TargetLock:
         renewed = datetime.now(UTC).isoformat(timespec="seconds")
         return json.dumps({**asdict(self._owner), "token": self._token, "renewed": renewed}).encode()
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> dict[str, Any] | None:
+        """The lock that is there, empty if it is torn or none of ours; None if there is none."""
         data = self._target.read_bytes(LOCK_NAME)
+        if data is None:
+            return None
         try:
-            found = json.loads(data) if data else {}
+            found = json.loads(data)
         except (ValueError, RecursionError):
             return {}
         return found if isinstance(found, dict) else {}
 
     def _is_ours(self) -> bool:
-        return self._read().get("token") == self._token
+        return (self._read() or {}).get("token") == self._token
 
-    def _refuse_living(self) -> None:
+    def _refuse_living(self) -> bool:
+        """Returns True if there is a lock that nobody holds any more; one that is held is refused."""
         found = self._read()
+        if found is None:
+            return False
         try:
             owner = LockOwner(**{field.name: found[field.name] for field in fields(LockOwner)})
             silent = (datetime.now(UTC) - datetime.fromisoformat(found["renewed"])).total_seconds()
             # Another machine may have our name: only on this very machine can a process be looked for.
             gone = owner.boot_id == self._owner.boot_id and owner.is_stale()
         except (KeyError, TypeError, ValueError, OverflowError):
-            return  # no lock of ours, or a torn one
+            return True  # no lock of ours, or a torn one
         if not gone and silent < LOCK_STALE_AFTER:
             raise InputError(
                 f"{self._target.name}: in use by process {owner.pid} on {owner.host} since {owner.since}; wait for it "
                 f"(a lock without a sign of life is taken over after {LOCK_STALE_AFTER / 60:.0f} minutes)"
             )
+        return True
 
     def _renew(self) -> None:
         while not self._stop.wait(LOCK_RENEWED_EVERY):

@@ -29,7 +29,7 @@ from instbench.runs.images import ImageFiles, ImageStore, StoreKind
 from instbench.runs.lock import LOCK_NAME
 from instbench.runs.records import ResultsRecord, RunRecord, read_record
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "belongs_to_run", "split_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,36 @@ _FOLDERS = {
     "overlays": re.compile(r"[a-z0-9._-]+\.png"),
     "report_files": re.compile(r"[a-z0-9._-]+\.webp"),
 }
+
+
+def belongs_to_run(name: str) -> bool:
+    """Whether a run folder gives this name to a file.
+
+    Args:
+        name: A path relative to the folder, with forward slashes.
+
+    Returns:
+        False for temporary files and everything else that is no output of a run.
+    """
+    folder, _, last = name.rpartition("/")
+    if not folder:
+        return last in _FILES
+    pattern = _FOLDERS.get("observations" if folder == "observations/parts" else folder)
+    return pattern is not None and pattern.fullmatch(last) is not None and not last.startswith(".")
+
+
+def split_run(name: str) -> tuple[str, str]:
+    """Splits a relative path in a folder of runs.
+
+    Args:
+        name: A path with forward slashes, in a run folder or in a folder of runs.
+
+    Returns:
+        The run's folder, "" if it is the folder itself, and the name in the run's folder.
+    """
+    first, slash, rest = name.partition("/")
+    in_run = slash and first not in _FOLDERS and re.fullmatch(r"[a-z0-9-]+", first)
+    return (first, rest) if in_run else ("", name)
 
 
 class RunFolder:

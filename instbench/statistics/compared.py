@@ -17,7 +17,10 @@ from instbench.runs.store import RunFolder
 from instbench.statistics.samples import RatioSamples, Samples, pool_repeats
 from instbench.statistics.store import read_samples
 
-__all__ = ["ComparedModel", "ScoredRun", "by_benchmark", "model_labels", "read_models"]
+__all__ = ["COMPARED_FILES", "ComparedModel", "ScoredRun", "by_benchmark", "model_labels", "read_models"]
+
+COMPARED_FILES = ("run.json", "results.json", "samples.npz", "instances.parquet")
+"""What a comparison reads of a run."""
 
 _SEED = "seed"
 _MUST_AGREE = (

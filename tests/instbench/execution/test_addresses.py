@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import fsspec
@@ -210,6 +210,8 @@ def test_a_folder_of_runs(toy, tmp_path, fakes, bucket, machine):
         ("nothing://bucket/run", "nothing"),
         ("simplecache::memory://bucket/run", "chained"),
         ("memory://bucket/taken", r"holds files that are no run \(thesis\.tex\)"),
+        ("memory://bucket/taken/thesis.tex", "is a file, not a folder; choose another address"),
+        ("memory://", r"memory://: names no bucket or folder; give one, such as s3://"),
         ("http://user:secret@127.0.0.1:9/run?key=hidden", "cannot"),
     ],
 )
@@ -254,7 +256,7 @@ def test_a_missing_package_is_named(toy, fakes, machine, capsys, monkeypatch):
     assert main(["run", toy, "--model", "fake", "-o", "s3://bucket/run"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "Install s3fs" in error
+    assert "Install s3fs to access S3); pip install 'instbench[s3]', then run" in error
 
 
 def test_locks(memory, monkeypatch):
@@ -281,9 +283,57 @@ def test_locks(memory, monkeypatch):
             held.check()
 
 
+def test_a_lock_that_another_process_takes_at_the_same_moment_is_left_alone(memory, monkeypatch):
+    """Both saw no lock; the other wrote first."""
+    target = Target("memory://bucket/run")
+    other = TargetLock(target)
+    write = Target.write_bytes
+
+    def second(self, name, data, *, new=False):
+        monkeypatch.setattr(Target, "write_bytes", write)
+        assert other.__enter__() is other
+        return self.write_bytes(name, data, new=new)
+
+    monkeypatch.setattr(Target, "write_bytes", second)
+    with pytest.raises(InputError, match=r"in use by process \d+ on "), TargetLock(target):
+        pass
+    assert other._is_ours()
+    other.__exit__(None, None, None)
+
+
+def test_folder_marks_of_object_stores_are_no_files(toy, fakes, machine, memory, monkeypatch):
+    find = type(memory).find
+
+    def with_marks(self, path, **options):
+        mark = {"type": "file", "size": 0}
+        return find(self, path, **options) | {f"{path}/": mark, f"{path}/images/": mark}
+
+    monkeypatch.setattr(type(memory), "find", with_marks)
+    [outcome] = api.generate(toy, "memory://bucket/run", model="fake")
+    assert outcome.made == 5
+
+
+def test_what_tells_a_file_is_its_check_sum_else_its_time_in_any_zone():
+    noon = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+    there = noon.astimezone(timezone(timedelta(hours=5)))
+    listed = {"size": 3, "ETag": '"abc"', "LastModified": noon}
+    assert remote._file(listed) == remote._file({"size": 3, "ETag": "abc", "LastModified": there, "mtime": 1})
+    assert remote._file({"size": 3, "mtime": noon}) == remote._file({"size": 3, "mtime": there})
+    assert remote._file({"size": 3, "mtime": noon}) != remote._file({"size": 3, "mtime": noon + timedelta(1)})
+
+
+def test_a_comparison_fetches_only_what_it_reads(toy, fakes, machine, monkeypatch):
+    api.run(toy, "memory://bucket/run", model="fake")
+    fetched, get = [], Target.get
+    monkeypatch.setattr(Target, "get", lambda self, name, path: (fetched.append(name), get(self, name, path)))
+    api.compare(["memory://bucket/run", "memory://bucket/run"], objects=True, slices=True)
+    assert sorted(set(fetched)) == ["instances.parquet", "results.json", "run.json", "samples.npz"]
+
+
 def test_addresses_are_shown_without_credentials():
     assert shown("s3://user:secret@bucket/a/run/?key=1#x") == "s3://bucket/a/run"
     assert shown("memory://bucket") == "memory://bucket"
+    assert shown("s3://") == "s3://"
 
 
 def test_no_credentials_in_the_files_of_a_run(toy, fakes, machine, memory):
