@@ -47,29 +47,24 @@ def register(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the verb."""
-    from instbench.execution.ablation import AblationSession, answer, plan_ablation
+    from instbench.execution.ablation import AblationSession, AblationSettings, answer, plan_ablation
     from instbench.execution.ablation_questions import choose_questions
     from instbench.reports.ablation import ablation_markdown, write_answers
 
     questions = choose_questions(args.question, args.trained)
     session = AblationSession(device=args.device, dtype=args.dtype, batch_size=args.batch_size)
-    options = {
-        "limit": args.limit,
-        "seed": args.seed,
-        "num_inference_steps": args.num_inference_steps,
-        "trained": args.trained,
-    }
+    settings = AblationSettings(args.limit, args.seed, args.num_inference_steps, args.trained)
     if args.dry_run:
         folders = set()
         for question in questions:
-            for _, variant, plan, folder in plan_ablation(question, args.output, session, **options):
+            for _, variant, plan, folder in plan_ablation(question, args.output, session, settings):
                 if folder not in folders:
                     print(f"{folder}: {variant.label}, {len(plan.layouts)} layouts")
                 folders.add(folder)
         print(f"{len(folders)} runs; nothing was written")
         return EXIT_DONE
     for question in questions:
-        found = answer(question, args.output, session, **options)
+        found = answer(question, args.output, session, settings)
         write_answers([found], args.output)
         print(ablation_markdown(found), flush=True)
     print(f"tables and plots: {args.output}/<question>.md, .csv, .svg; runs: {args.output}/runs/")

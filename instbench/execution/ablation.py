@@ -19,7 +19,7 @@ from instbench.generators.variants import Variant, VariantGenerator
 from instbench.statistics.comparison import ComparisonRow, compare_runs
 from instbench.statistics.intervals import holm
 
-__all__ = ["AblationSession", "Answer", "Difference", "Number", "answer", "plan_ablation"]
+__all__ = ["AblationSession", "AblationSettings", "Answer", "Difference", "Number", "answer", "plan_ablation"]
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +83,23 @@ class Answer:
     layouts: int
 
 
+@dataclass(frozen=True, slots=True)
+class AblationSettings:
+    """What all runs of an ablation have in common.
+
+    Attributes:
+        limit: First so many layouts; None takes all.
+        seed: Every image's seed is derived from this one.
+        num_inference_steps: Sampler steps; None takes the checkpoint's.
+        trained: Folder of trained variants, for questions about them; checked by `choose_questions`.
+    """
+
+    limit: int | None = None
+    seed: int = defaults.SEED
+    num_inference_steps: int | None = None
+    trained: Path | None = None
+
+
 @dataclass
 class AblationSession(Session):
     """A session whose reference model is the variant in hand; all variants share its weights.
@@ -109,11 +126,7 @@ def plan_ablation(
     question: Question,
     output: Path,
     session: AblationSession,
-    *,
-    limit: int | None = None,
-    seed: int = defaults.SEED,
-    num_inference_steps: int | None = None,
-    trained: Path | None = None,
+    settings: AblationSettings | None = None,
 ) -> Iterator[tuple[Measure, Variant, Plan, Path]]:
     """Plans the runs of a question, without writing anything.
 
@@ -121,24 +134,22 @@ def plan_ablation(
         question: The question.
         output: Folder of all runs; equal variants of several questions share a run.
         session: Loaded networks; its variant changes with each plan.
-        limit: First so many layouts.
-        seed: Every image's seed is derived from this one.
-        num_inference_steps: Sampler steps; None takes the checkpoint's.
-        trained: Folder of trained variants, for questions about them; checked by `choose_questions`.
+        settings: What all runs have in common.
 
     Yields:
         Measure, variant, plan and folder of each run.
     """
+    asked = settings or AblationSettings()
     for measure in question.measures:
         for variant in question.variants:
             session.variant = variant
-            sampling = replace(variant.sampling, num_inference_steps=num_inference_steps)
-            settings = RunSettings(limit=limit, seed=seed, sampling=sampling)
+            sampling = replace(variant.sampling, num_inference_steps=asked.num_inference_steps)
+            own_weights = asked.trained / variant.trained if asked.trained and variant.trained else None
             plan = make_plan(
                 find_benchmark(measure.benchmark),
                 session,
-                checkpoint=trained / variant.trained if trained and variant.trained else None,
-                settings=settings,
+                checkpoint=own_weights,
+                settings=RunSettings(limit=asked.limit, seed=asked.seed, sampling=sampling),
                 name=f"{defaults.MODEL} ({variant.name})",
             )
             yield measure, variant, plan, output / "runs" / measure.benchmark / variant.name
@@ -148,11 +159,7 @@ def answer(
     question: Question,
     output: Path,
     session: AblationSession,
-    *,
-    limit: int | None = None,
-    seed: int = defaults.SEED,
-    num_inference_steps: int | None = None,
-    trained: Path | None = None,
+    settings: AblationSettings | None = None,
 ) -> Answer:
     """Runs what a question asks for; a second call in the same folder continues. See `plan_ablation`.
 
@@ -162,17 +169,7 @@ def answer(
     Raises:
         InputError: If a folder holds another run.
     """
-    plans = list(
-        plan_ablation(
-            question,
-            output,
-            session,
-            limit=limit,
-            seed=seed,
-            num_inference_steps=num_inference_steps,
-            trained=trained,
-        )
-    )
+    plans = list(plan_ablation(question, output, session, settings))
     for _, _, plan, folder in plans:
         check_folder(plan, folder)
     for _, variant, plan, folder in plans:

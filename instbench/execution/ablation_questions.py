@@ -14,7 +14,15 @@ from instbench.generators.variants import FREEU, FREEU_MILD, Variant
 from instbench.layouts.types import Condition
 from instbench.registry import did_you_mean
 
-__all__ = ["FORMATS_BENCHMARK", "QUESTIONS", "Measure", "Question", "choose_questions", "find_benchmark"]
+__all__ = [
+    "FORMATS_BENCHMARK",
+    "QUESTIONS",
+    "Measure",
+    "Question",
+    "choose_questions",
+    "find_benchmark",
+    "find_question",
+]
 
 FORMATS_BENCHMARK = "shapes-formats"
 """Not a benchmark of its own: `shapes-mask` with all formats allowed, so that variants can withhold some."""
@@ -209,6 +217,15 @@ def _missing(question: Question, trained: Path | None) -> list[str]:
     """Names of the weights that a question asks about and that are not there."""
     asked = [variant.trained for variant in question.variants if variant.trained]
     return [name for name in asked if trained is None or not (trained / name / "model_index.json").is_file()]
+
+
+def find_question(benchmark: str, variant: str) -> Question | None:
+    """The first question that runs a variant on a benchmark; None if no question does."""
+    for question in QUESTIONS:
+        measured = any(measure.benchmark == benchmark for measure in question.measures)
+        if measured and any(one.name == variant for one in question.variants):
+            return question
+    return None
 
 
 def find_benchmark(name: str) -> Benchmark:

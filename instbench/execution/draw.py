@@ -23,6 +23,7 @@ from instbench.execution.draw_changes import Changes, changes_sheet, measure_cha
 from instbench.execution.draw_source import DRAWING, DrawSource
 from instbench.execution.session import Session
 from instbench.generators.base import GeneratedImage, GenerationRequest, Generator, SamplingSettings
+from instbench.generators.variants import with_variant
 from instbench.layouts import restrict
 from instbench.layouts.drawing import draw_layout
 from instbench.layouts.editing import Edit, EditedLayout, apply_edits
@@ -207,6 +208,8 @@ def _make_plan(source: DrawSource, session: Session, settings: DrawSettings, edi
     check_generator(model, checkpoint)
     sampling = _sampling(source.sampling if model == source.model else SamplingSettings(), settings.sampling)
     generator = session.generator(model, checkpoint)
+    if settings.model is None:  # a model that is asked for by name is meant as it is
+        generator = with_variant(generator, source.generator)
     conditions = settings.conditions if settings.conditions is not None else source.conditions
     if conditions is None:
         conditions = formats_of(source.layout) or frozenset({Condition.BOX} if edits else ())

@@ -13,6 +13,7 @@ from instbench import defaults
 from instbench.benchmarks.schema import Benchmark, SamplingSpec
 from instbench.errors import InputError
 from instbench.generators.base import SamplingSettings
+from instbench.generators.variants import split_name
 from instbench.layouts.handwritten import check_drawable, layout_from_object, load_json
 from instbench.layouts.serialization import layout_from_json, read_jsonl
 from instbench.layouts.types import Condition, Layout
@@ -134,7 +135,7 @@ def from_run(address: str) -> DrawSource:
         seed_name=benchmark.name,
         seed_version=benchmark.version,
         seed=seed,
-        model=record.model,
+        model=split_name(record.model)[0],
         checkpoint=None if record.checkpoint is None else Path(record.checkpoint),
         conditions=frozenset(benchmark.conditions),
         canvas_size=benchmark.canvas_size,

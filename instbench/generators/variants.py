@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from instbench.generators.base import GeneratedImage, GenerationRequest, SamplingSettings
+from instbench.errors import InputError
+from instbench.generators.base import GeneratedImage, GenerationRequest, Generator, SamplingSettings
 from instbench.generators.instance_diffusion import InstanceDiffusionGenerator
 from instbench.layouts.hybrid import assign_formats
 from instbench.layouts.types import Condition
@@ -17,12 +19,14 @@ if TYPE_CHECKING:
     from reference_model.pipeline import InstanceDiffusionPipeline
     from reference_model.unet import InstanceUNet
 
-__all__ = ["FREEU", "FREEU_MILD", "Variant", "VariantGenerator"]
+__all__ = ["FREEU", "FREEU_MILD", "Variant", "VariantGenerator", "split_name", "with_variant"]
 
 FREEU = ((1.5, 0.9), (1.6, 0.2))
 """(backbone, skip) per stage: b1, s1, b2, s2 that FreeU's authors give for Stable Diffusion 1.5."""
 FREEU_MILD = ((1.1, 0.9), (1.2, 0.2))
 """The same with a weaker backbone."""
+
+_NAME = re.compile(r"(.+) \(([^()]+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,56 @@ class Variant:
             changed.pop(elsewhere, None)
         if self.shown is not None:
             changed["shown"] = sorted(str(one) for one in self.shown)
+        if self.constants:
+            changed["constants"] = [list(stage) for stage in self.constants]
         return changed
+
+    @classmethod
+    def from_json(cls, changed: Mapping[str, Any], name: str = "") -> Variant:
+        """The variant that an identity tells of.
+
+        Args:
+            changed: What `to_json` gave.
+            name: Its name.
+
+        Raises:
+            InputError: If a field is unknown or holds something else.
+        """
+        values = dict(changed)
+        try:
+            if "shown" in values:
+                values["shown"] = frozenset(Condition(one) for one in values["shown"])
+            if "constants" in values:
+                values["constants"] = tuple((float(b), float(s)) for b, s in values["constants"])
+            found = cls(name, **values)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"identity.generator.variant: cannot be read ({error})") from None
+        if found.scaleu not in ("learned", "off", "constants"):
+            raise InputError(f"identity.generator.variant.scaleu: {found.scaleu!r} is unknown")
+        return found
+
+
+def split_name(model: str) -> tuple[str, str | None]:
+    """Model and variant behind the name of a run: "reference (scaleu-off)" is ("reference", "scaleu-off").
+
+    Any other name is a model without a variant.
+    """
+    found = _NAME.fullmatch(model)
+    return (model, None) if found is None else (found[1], found[2])
+
+
+def with_variant(generator: Generator, identity: Mapping[str, Any] | None) -> Generator:
+    """A generator changed as the identity of an earlier one says; the generator itself if that says of no change.
+
+    Raises:
+        InputError: If the change cannot be read or made with this generator.
+    """
+    changed = (identity or {}).get("variant")
+    if not changed:
+        return generator
+    if not isinstance(changed, Mapping) or not isinstance(generator, InstanceDiffusionGenerator):
+        raise InputError("identity.generator.variant: is no variant of the reference model; give --model")
+    return VariantGenerator(generator, Variant.from_json(changed))
 
 
 class VariantGenerator(InstanceDiffusionGenerator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from instbench.reports.html.again import command_for_run
+from instbench.reports.html.again import ablation_of, command_for_run
 from instbench.reports.html.markup import bar, details, escape, isolated, section, table
 from instbench.reports.html.reading import RunData
 from instbench.reports.summary import format_value
@@ -128,8 +128,10 @@ def facts_section(data: RunData, title: str = "How it was made", name: str = "fa
     versions = ((escape(key), escape(value)) for key, value in run.versions.items())
     machine = ((escape(key.replace("_", " ")), isolated(value)) for key, value in run.environment.items())
     timings = ((escape(key), f"{value:.1f} s") for key, value in run.timings.items())
+    question = ablation_of(run)
+    others = "" if question is None else f" (with the other runs of the question {escape(question.name)!r})"
     content = (
-        "<h3>Make it again</h3>"
+        f"<h3>Make it again{others}</h3>"
         + command_line(command_for_run(run))
         + _pairs(pairs)
         + details("Weights", table(("what", "file", "SHA-256"), rows))

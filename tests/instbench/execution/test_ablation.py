@@ -3,16 +3,20 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from instbench.benchmarks import Benchmark
 from instbench.cli.main import main
 from instbench.errors import InputError
 from instbench.execution.ablation import (
     AblationSession,
+    AblationSettings,
     Difference,
     Number,
     _adjusted,
@@ -28,11 +32,16 @@ from instbench.execution.ablation_questions import (
     choose_questions,
     find_benchmark,
 )
+from instbench.execution.draw import draw
+from instbench.execution.draw_source import from_file, from_run
 from instbench.execution.plan import make_requests
 from instbench.generators.base import SamplingSettings
-from instbench.generators.variants import FREEU, Variant
+from instbench.generators.variants import FREEU, Variant, split_name
 from instbench.layouts.types import Condition
 from instbench.reports.ablation import ablation_csv, write_answers
+from instbench.reports.html.again import command_for_run
+from instbench.reports.html.build import build_report
+from instbench.runs.store import RunFolder
 from instbench.statistics import comparison as statistics
 from instbench.statistics.comparison import ComparisonRow, Estimate
 
@@ -54,7 +63,7 @@ TINY = Question(
 def tiny(tmp_path_factory: pytest.TempPathFactory):
     folder = tmp_path_factory.mktemp("ablation")
     session = AblationSession(device="cpu")
-    return folder, session, answer(TINY, folder, session, limit=2, num_inference_steps=2)
+    return folder, session, answer(TINY, folder, session, AblationSettings(limit=2, num_inference_steps=2))
 
 
 def pictures(folder, variant: str) -> list[bytes]:
@@ -97,7 +106,7 @@ def test_identities_name_what_was_changed_and_nothing_else(tiny):
 def test_second_call_makes_no_image_and_the_shared_weights_are_as_before(tiny):
     folder, session, found = tiny
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")}
-    again = answer(TINY, folder, session, limit=2, num_inference_steps=2)
+    again = answer(TINY, folder, session, AblationSettings(limit=2, num_inference_steps=2))
     assert again == found
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.png")} == before
     generator = session.generator("reference")
@@ -107,7 +116,7 @@ def test_second_call_makes_no_image_and_the_shared_weights_are_as_before(tiny):
 def test_other_settings_in_the_same_folder_are_refused(tiny):
     folder, session, _ = tiny
     with pytest.raises(InputError, match="seed"):
-        answer(TINY, folder, session, limit=2, num_inference_steps=2, seed=5)
+        answer(TINY, folder, session, AblationSettings(limit=2, num_inference_steps=2, seed=5))
 
 
 def test_tables_and_plot_say_the_same(tiny, tmp_path):
@@ -132,7 +141,7 @@ def test_mixed_shows_each_object_in_one_format():
     question = Question(
         "mixed", "", (Variant("mixed", mixed=True),), (Measure(FORMATS_BENCHMARK, ("mask_iou",)),)
     )
-    [(_, _, plan, _)] = plan_ablation(question, Path("unused"), session, limit=8)
+    [(_, _, plan, _)] = plan_ablation(question, Path("unused"), session, AblationSettings(limit=8))
     requests = make_requests(plan.benchmark, plan.layouts, seed=0, sampling=plan.sampling)
     shown = plan.generator.requests_as_shown(requests)
     kinds = {one.condition for request in shown for one in request.layout.instances}
@@ -189,9 +198,13 @@ def test_weights_of_their_own_are_asked_for_and_used(tiny, tmp_path):
                 (tmp_path / variant.trained).symlink_to(shipped)
     assert choose_questions(None, tmp_path) == QUESTIONS
     asked = Question("own", "", (Variant("own", trained="control"),), (Measure("shapes-box", ("box_ap50",)),))
-    [(_, _, plan, _)] = plan_ablation(asked, tmp_path / "out", session, limit=2, trained=tmp_path)
+    [(_, _, plan, _)] = plan_ablation(
+        asked, tmp_path / "out", session, AblationSettings(limit=2, trained=tmp_path)
+    )
     assert plan.checkpoint == tmp_path / "control"
-    answer(asked, tmp_path / "out", session, limit=2, num_inference_steps=2, trained=tmp_path)
+    answer(
+        asked, tmp_path / "out", session, AblationSettings(limit=2, num_inference_steps=2, trained=tmp_path)
+    )
     # The same weights from another folder draw the same.
     assert pictures(tmp_path / "out", "own") == pictures(folder, "default")
 
@@ -220,3 +233,44 @@ def test_differences_are_paired_and_corrected_as_one_family():
     number = Number("b", "m", "v", "v", 1.0, None, 40, "fraction", True)
     family = [replace(number, difference=Difference(0.1, None, p)) for p in (0.02, 0.01)]
     assert [one.difference.p_adjusted for one in _adjusted([number, *family])[1:]] == [0.02, 0.02]
+
+
+@pytest.mark.parametrize("variant", ["off", "freeu"])
+def test_an_image_of_a_variant_is_drawn_again_with_the_change(tiny, tmp_path, variant):
+    folder, session, _ = tiny
+    run = folder / "runs" / "shapes-box" / variant
+    source = from_run(f"{run}/000012000000")
+    first = draw(source, tmp_path / "first", session)
+    with Image.open(run / "images" / "000012000000.png") as image:
+        made = np.asarray(image).astype(int)
+    assert (
+        np.abs(np.asarray(first.images[0].image).astype(int) - made).max() <= 1
+    )  # other batches round otherwise
+    # The drawing carries the change on.
+    second = draw(from_file(tmp_path / "first" / "draw.json"), tmp_path / "second", session)
+    assert second.record["generator"] == json.loads((run / "run.json").read_text())["identity"]["generator"]
+    assert (tmp_path / "first" / "0001.png").read_bytes() == (tmp_path / "second" / "0001.png").read_bytes()
+
+
+def test_variants_come_back_from_their_identity():
+    for question in QUESTIONS:
+        for variant in question.variants:
+            found = Variant.from_json(json.loads(json.dumps(variant.to_json())), variant.name)
+            assert found == replace(variant, label="", sampling=SamplingSettings(), trained="")
+    assert split_name("reference (scaleu-off)") == ("reference", "scaleu-off")
+    assert split_name("reference") == ("reference", None)
+    for changed in ({"scaleu": "half"}, {"colour": 1}, {"shown": ["smell"]}, {"constants": [1]}):
+        with pytest.raises(InputError, match="variant"):
+            Variant.from_json(changed)
+
+
+def test_reports_of_variants_give_the_command_that_makes_them_again(tiny):
+    folder, _, _ = tiny
+    run = RunFolder(folder / "runs" / "shapes-box" / "freeu").read_run()
+    words = shlex.split(command_for_run(run))
+    assert words[:5] == ["instbench", "ablate", "shapes", "--question", "scaleu"]
+    assert words[5:] == ["--limit", "2", "--seed", "0", "--num-inference-steps", "2", "-o", "runs/again"]
+    page = build_report(folder / "runs" / "shapes-box" / "freeu").read_text(encoding="utf-8")
+    assert "with the other runs of the question" in page
+    trained = run.model_copy(update={"model": "reference (no-masks)", "checkpoint": "mine/no-masks"})
+    assert "--question trained-without --trained mine " in command_for_run(trained)
