@@ -67,7 +67,7 @@ class WinRate:
         ties: Images on which both are the same.
         losses: Images on which it is worse.
         rate: Wins plus half of the ties, as a share.
-        ci95: Wilson's interval of the rate.
+        ci95: Interval of the rate.
     """
 
     wins: int
@@ -218,13 +218,13 @@ Judged = tuple[ComparisonRow, Sequence[Samples | None]]
 def _judged(family: Sequence[Judged], resamples: Resamples, baseline: int) -> list[ComparisonRow]:
     """Rows with differences, groups and win rates; all pairs of all rows are one family for Holm's correction."""
     pairs: dict[tuple[int, int, int], PairedDifference] = {}
-    for number, (_, samples) in enumerate(family):
+    for number, (row, samples) in enumerate(family):
         for one, first in enumerate(samples):
             for other in range(one + 1, len(samples)):
                 second = samples[other]
-                found = (
-                    None if first is None or second is None else paired_difference(first, second, resamples)
-                )
+                if first is None or second is None:
+                    continue
+                found = paired_difference(first, second, resamples, fraction=row.unit == "fraction")
                 if found is not None:
                     pairs[number, one, other] = found
     corrected = holm([pair.p_value for pair in pairs.values()])
@@ -264,8 +264,9 @@ def _win_rate(row: ComparisonRow, baseline: Samples | None, run: Samples | None)
         return None
     wins, losses = int((change > 1e-12).sum()), int((change < -1e-12).sum())
     ties = len(change) - wins - losses
+    scores = RatioSamples(np.repeat([1.0, 0.5, 0.0], [wins, ties, losses]), np.ones(len(change)))
     rate = (wins + ties / 2) / len(change)
-    return WinRate(wins, ties, losses, rate, wilson_interval(rate, len(change)))
+    return WinRate(wins, ties, losses, rate, interval(scores) or wilson_interval(rate, len(change)))
 
 
 def _estimated(samples: Samples | None, resamples: Resamples) -> Estimate:

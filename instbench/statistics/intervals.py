@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from instbench.statistics.resampling import Resamples, draw_resamples
@@ -16,20 +17,105 @@ __all__ = ["PairedDifference", "holm", "interval", "paired_difference", "wilson_
 
 LEVEL = 0.95
 _FEWEST = 2
+_NOTHING = 1e-12
 
 
-def wilson_interval(share: float, count: int, level: float = LEVEL) -> tuple[float, float]:
+def wilson_interval(share: float, count: float, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's interval of a share of independent units.
 
     Args:
         share: The share, in [0, 1].
-        count: Number of units, at least 1.
+        count: Number of units, above 0.
         level: Confidence.
     """
-    z = float(stats.norm.ppf((1 + level) / 2))
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return _wilson(share, count, float(stats.norm.ppf((1 + level) / 2)))
+
+
+def _wilson(share: float, count: float, quantile: float) -> tuple[float, float]:
+    square = quantile**2 / count
+    centre = (share + square / 2) / (1 + square)
+    half = math.sqrt(square) / (1 + square) * math.sqrt(share * (1 - share) + square / 4)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """How far a number is uncertain.
+
+    Attributes:
+        error: Standard error.
+        units: How many images of equal size would tell as much.
+    """
+
+    error: float
+    units: float
+
+    def quantile(self, level: float) -> float:
+        """Student's quantile."""
+        return float(stats.t.ppf((1 + level) / 2, self._freedom))
+
+    def p_value(self, value: float) -> float:
+        """Two-sided, of a true value of 0."""
+        return min(1.0, 2 * float(stats.t.sf(abs(value) / self.error, self._freedom)))
+
+    @property
+    def _freedom(self) -> float:
+        return max(1.0, self.units - 1)
+
+
+def _spread(parts: Sequence[tuple[int, Samples]], resamples: Resamples | None) -> _Spread | None:
+    """Spread of a sum of numbers on the same images.
+
+    Means over objects and distances: by the jackknife. Others: by the bootstrap, whose N images have the spread of N,
+    not of N - 1.
+
+    Args:
+        parts: Sign and number.
+        resamples: From `draw_resamples`; None draws them where they are needed.
+
+    Returns:
+        The spread; None where fewer than two images are behind a number.
+    """
+    changes = [_changes(samples) for _, samples in parts]
+    images = min(_images_behind(samples) for _, samples in parts)
+    if images < _FEWEST:
+        return None
+    units = min(_units(samples) for _, samples in parts)
+    known = [change for change in changes if change is not None]
+    if len(known) == len(parts):
+        total = sum(sign * change for (sign, _), change in zip(parts, known, strict=True))
+        return _Spread(math.sqrt(float(np.square(total).sum()) * (images - 1) / images), units)
+    resamples = resamples or draw_resamples(parts[0][1].num_images)
+    values = sum(sign * resamples.of(samples) for sign, samples in parts)
+    values = np.asarray(values)[np.isfinite(values)]
+    if len(values) < _FEWEST:
+        return None
+    return _Spread(float(np.std(values, ddof=1)) * math.sqrt(images / (images - 1)), units)
+
+
+def _changes(samples: Samples) -> NDArray[np.float64] | None:
+    """By how much the number falls when an image is left out, [N]; None where that would take an evaluation each."""
+    if isinstance(samples, InfluenceSamples):
+        return samples.influences / max(1, samples.num_images - 1)
+    if isinstance(samples, RatioSamples):
+        total = samples.counts.sum()
+        mean = samples.sums.sum() / max(total, 1e-300)
+        left = total - samples.counts
+        return np.divide(
+            samples.sums - mean * samples.counts, left, out=np.zeros(samples.num_images), where=left > 0
+        )
+    return None
+
+
+def _images_behind(samples: Samples) -> int:
+    return int((samples.counts > 0).sum()) if isinstance(samples, RatioSamples) else samples.num_images
+
+
+def _units(samples: Samples) -> float:
+    """Images of equal size that would tell as much (Kish); a few images with most of the objects tell little."""
+    if not isinstance(samples, RatioSamples):
+        return float(samples.num_images)
+    return float(samples.counts.sum() ** 2 / max(float(np.square(samples.counts).sum()), 1e-300))
 
 
 def interval(
@@ -41,13 +127,13 @@ def interval(
 ) -> tuple[float, float] | None:
     """Interval over images.
 
-    Percentiles of the bootstrap; for distances (`InfluenceSamples`) the number plus and minus its standard error
-    times Student's quantile. A fraction that is the same in every image (all hit, all missed) has no spread to
-    resample; it gets Wilson's interval over the images.
+    A fraction gets Wilson's interval, with the number of independent units that has the standard error found over
+    images, and with Student's quantile; other numbers get plus and minus the standard error times that quantile. Where
+    a fraction is the same in every image (all hit, all missed) every image is a unit.
 
     Args:
         samples: The number by image.
-        resamples: From `draw_resamples`; None draws them.
+        resamples: From `draw_resamples`; None draws them where they are needed.
         fraction: Whether the number lies in [0, 1].
         level: Confidence.
 
@@ -55,26 +141,17 @@ def interval(
         Lower and upper end; None where there is no number or fewer than two images behind it.
     """
     value = samples.value()
-    behind = _images_behind(samples)
-    if value is None or behind < _FEWEST:
+    spread = None if value is None else _spread([(1, samples)], resamples)
+    if value is None or spread is None:
         return None
-    if isinstance(samples, InfluenceSamples):
-        error = float(np.sqrt(np.square(samples.influences).sum() / (behind - 1) / behind))
-        reach = float(stats.t.ppf((1 + level) / 2, behind - 1)) * error
+    if not fraction:
+        reach = spread.quantile(level) * spread.error
         return value - reach, value + reach
-    resampled = (resamples or draw_resamples(samples.num_images)).of(samples)
-    resampled = resampled[np.isfinite(resampled)]
-    if len(resampled) < _FEWEST:
-        return None
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-    if fraction and high - low < 1e-12 and (value < 1e-9 or value > 1 - 1e-9):
-        return wilson_interval(min(1.0, max(0.0, value)), behind, level)
-    # The number itself always lies in its interval, rare resamples or not.
-    return min(float(low), value), max(float(high), value)
-
-
-def _images_behind(samples: Samples) -> int:
-    return int((samples.counts > 0).sum()) if isinstance(samples, RatioSamples) else samples.num_images
+    share = min(1.0, max(0.0, value))
+    if spread.error < _NOTHING or share * (1 - share) < _NOTHING:
+        return wilson_interval(share, spread.units, level)
+    low, high = _wilson(share, share * (1 - share) / spread.error**2, spread.quantile(level))
+    return min(low, value), max(high, value)  # up to rounding, the number lies in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +170,25 @@ class PairedDifference:
 
 
 def paired_difference(
-    first: Samples, second: Samples, resamples: Resamples | None = None, level: float = LEVEL
+    first: Samples,
+    second: Samples,
+    resamples: Resamples | None = None,
+    level: float = LEVEL,
+    *,
+    fraction: bool = True,
 ) -> PairedDifference | None:
     """Compares two runs on the same layouts and seeds.
 
-    Both are resampled alike. Interval and p value come from the spread of the differences and Student's
-    distribution over the images, so that they agree: the interval leaves out 0 exactly where p is below 0.05. Where
-    every resample gives the same difference, p is that of the sign test.
+    Interval and p value come from the spread of the differences and Student's distribution over the images, so that
+    they agree: the interval leaves out 0 exactly where p is below 0.05. Where every image gives the same difference,
+    they are those of the sign test; where that is 0, of the share of images that could differ unseen.
 
     Args:
         first: The baseline.
         second: The other run, images in the same order.
-        resamples: From `draw_resamples`; None draws them.
+        resamples: From `draw_resamples`; None draws them where they are needed.
         level: Confidence.
+        fraction: Whether the numbers lie in [0, 1].
 
     Returns:
         The difference; None where one has no number.
@@ -118,22 +201,26 @@ def paired_difference(
             f"{first.num_images} images against {second.num_images}; compare runs of the same layouts"
         )
     before, after = first.value(), second.value()
-    count = min(_images_behind(first), _images_behind(second))
-    if before is None or after is None or count < _FEWEST:
+    if before is None or after is None:
         return None
     value = after - before
-    resamples = resamples or draw_resamples(first.num_images)
-    spread = resamples.of(second) - resamples.of(first)
-    spread = spread[np.isfinite(spread)]
-    error = float(np.std(spread, ddof=1)) if len(spread) >= _FEWEST else 0.0
-    # The bootstrap of N images has the spread of N, not of N - 1.
-    error *= math.sqrt(count / (count - 1))
-    if error < 1e-12:
-        same = abs(value) < 1e-12
-        return PairedDifference(value, (value, value), 1.0 if same else min(1.0, 2 * 0.5**count))
-    reach = float(stats.t.ppf((1 + level) / 2, count - 1)) * error
-    p_value = 2 * float(stats.t.sf(abs(value) / error, count - 1))
-    return PairedDifference(value, (value - reach, value + reach), min(1.0, p_value))
+    spread = _spread([(-1, first), (1, second)], resamples)
+    if spread is None:
+        return None
+    if spread.error < _NOTHING:
+        return _constant_difference(value, spread.units, level, fraction)
+    reach = spread.quantile(level) * spread.error
+    return PairedDifference(value, (value - reach, value + reach), spread.p_value(value))
+
+
+def _constant_difference(value: float, units: float, level: float, fraction: bool) -> PairedDifference:
+    """A difference that is the same in every image: what as many images without a contrary one leave possible."""
+    least = ((1 - level) / 2) ** (1 / units)  # Clopper and Pearson's share of images of this kind
+    if abs(value) < _NOTHING:
+        reach = 1 - least if fraction else 0.0
+        return PairedDifference(value, (-reach, reach), 1.0)
+    low, high = sorted((value, value * (2 * least - 1)))
+    return PairedDifference(value, (low, high), min(1.0, 2 * 0.5**units))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

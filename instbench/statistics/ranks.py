@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import combinations
 
 __all__ = ["rank_groups"]
 
@@ -12,7 +13,8 @@ def rank_groups(
 ) -> list[str]:
     """Letters of groups within which no two models differ significantly.
 
-    Models are ordered from the best; a group is a longest run of neighbours without a significant pair, "a" the best.
+    Groups are as large as can be: two models share a letter exactly where they do not differ, also if one between them
+    differs from one of the two (Piepho 2004, insert and absorb). Groups are named from the best member, "a" first.
 
     Args:
         values: One number per model; None has no group.
@@ -24,18 +26,17 @@ def rank_groups(
     """
     known = [index for index, value in enumerate(values) if value is not None]
     order = sorted(known, key=lambda index: values[index] or 0.0, reverse=higher_is_better)
-    runs: list[tuple[int, int]] = []
-    for start in range(len(order)):
-        end = start
-        while end + 1 < len(order) and not any(
-            differ(order[one], order[end + 1]) for one in range(start, end + 1)
-        ):
-            end += 1
-        if not runs or end > runs[-1][1]:
-            runs.append((start, end))
+    groups = [frozenset(range(len(order)))] if order else []
+    for one, other in combinations(range(len(order)), 2):
+        if differ(order[one], order[other]):
+            parted = {
+                part for group in groups for part in (group - {one}, group - {other}) if {one, other} <= group
+            }
+            parted |= {group for group in groups if not {one, other} <= group}
+            groups = [one for one in parted if not any(one < larger for larger in parted)]
     letters = [""] * len(values)
-    for number, (start, end) in enumerate(runs):
+    for number, group in enumerate(sorted(groups, key=sorted)):
         name = chr(ord("a") + number % 26) * (number // 26 + 1)
-        for place in range(start, end + 1):
+        for place in group:
             letters[order[place]] += name
     return letters

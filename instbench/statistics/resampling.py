@@ -1,4 +1,4 @@
-"""Resamples of the images (or other clusters) of a run, as weights."""
+"""Resamples of the images of a run, as weights."""
 
 from __future__ import annotations
 
@@ -40,24 +40,21 @@ class Resamples:
         return values
 
 
-def draw_resamples(
-    clusters: NDArray[np.int64] | int, num_resamples: int = NUM_RESAMPLES, seed: int = 0
-) -> Resamples:
-    """Draws resamples of the images.
+def draw_resamples(num_images: int, num_resamples: int = NUM_RESAMPLES, seed: int = 0) -> Resamples:
+    """Draws resamples of the images, with replacement, as many as there are.
 
-    Clusters are drawn with replacement, as many as there are, and all images of a cluster together: images of one
-    layout drawn from several seeds are one cluster. The same arguments give the same weights, so two runs on the
-    same layouts are resampled alike, which makes their comparison paired.
+    The same arguments give the same weights, so two runs on the same layouts are resampled alike, which makes their
+    comparison paired.
 
     Args:
-        clusters: Cluster of each image, int [N], or the number of images where each is a cluster of its own.
+        num_images: Number of images N.
         num_resamples: Number of resamples B.
         seed: Seed of the draw.
     """
-    own = np.arange(clusters) if isinstance(clusters, int) else np.unique(clusters, return_inverse=True)[1]
-    count = int(own.max()) + 1 if len(own) else 0
-    rng = np.random.default_rng(derive_seed("bootstrap", 1, str(count), seed=seed))
-    weights = np.zeros((num_resamples, count), dtype=np.float32)
+    rng = np.random.default_rng(derive_seed("bootstrap", 1, str(num_images), seed=seed))
+    weights = np.zeros((num_resamples, num_images), dtype=np.float32)
     for row in weights:
-        row[:] = np.bincount(rng.integers(count, size=count), minlength=count) if count else 0
-    return Resamples(weights[:, own])
+        row[:] = (
+            np.bincount(rng.integers(num_images, size=num_images), minlength=num_images) if num_images else 0
+        )
+    return Resamples(weights)

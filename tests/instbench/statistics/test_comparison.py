@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from instbench.errors import InputError
 from instbench.reports.comparison import FORMATS, write_comparison
 from instbench.runs.store import RunFolder
 from instbench.statistics.average_precision import ApSamples
-from instbench.statistics.comparison import compare_runs
+from instbench.statistics.comparison import ComparisonRow, _win_rate, compare_runs
+from instbench.statistics.intervals import wilson_interval
 from instbench.statistics.samples import RatioSamples
 from instbench.statistics.store import read_samples, write_samples
 
@@ -66,6 +68,18 @@ def test_what_differs_is_found_and_what_does_not_is_a_tie(runs):
     assert rows["box_ap"].differences[0] is None
     turned = {row.metric: row for row in compare_runs(list(runs), baseline=1).rows}
     assert turned["mask_iou"].differences[0].value == -rows["mask_iou"].differences[1].value
+
+
+def test_ties_narrow_the_interval_of_a_win_rate():
+    """Nine images of ten are ties: that a rate lies near one half is surer than of as many coins."""
+    runs = [RatioSamples(np.array([*first, *[1.0] * 90]), np.ones(100)) for first in ([0.0] * 10, [1.0] * 10)]
+    row = ComparisonRow("b", "m", "fraction", True, None, None, (), (), ())
+    found = _win_rate(row, *runs)
+    assert (found.wins, found.ties, found.losses, found.rate) == (10, 90, 0, 0.55)
+    assert 0.5 < found.ci95[0] < found.rate < found.ci95[1] < 0.6
+    lost = _win_rate(replace(row, higher_is_better=False), *runs)
+    assert (lost.wins, lost.losses) == (0, 10)
+    assert _win_rate(row, runs[0], runs[0]).ci95 == pytest.approx(wilson_interval(0.5, 100))
 
 
 def test_slices_and_means_over_objects(runs):

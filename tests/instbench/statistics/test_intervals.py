@@ -1,5 +1,7 @@
 """Intervals and tests against closed forms and simulation."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -84,8 +86,14 @@ def test_pairing_narrows_the_interval():
 def test_equal_runs_do_not_differ_and_opposite_ones_do():
     hits, misses = RatioSamples(np.ones(20), np.ones(20)), RatioSamples(np.zeros(20), np.ones(20))
     same = paired_difference(hits, hits)
-    assert (same.value, same.p_value, same.ci95) == (0.0, 1.0, (0.0, 0.0))
+    assert (same.value, same.p_value) == (0.0, 1.0)
+    unseen = 1 - 0.025 ** (
+        1 / 20
+    )  # so large a share of other images stays unseen in 20 with a chance of 2.5 %
+    assert same.ci95 == pytest.approx((-unseen, unseen))
+    assert paired_difference(hits, hits, fraction=False).ci95 == (0.0, 0.0)
     assert paired_difference(misses, hits).p_value == pytest.approx(2 * 0.5**20)
+    assert paired_difference(hits, misses).ci95 == pytest.approx((-1, 1 - 2 * 0.025 ** (1 / 20)))
     with pytest.raises(ValueError, match="images"):
         paired_difference(hits, RatioSamples(np.ones(3), np.ones(3)))
 
@@ -98,14 +106,77 @@ def test_all_hit_is_no_certainty():
     assert interval(RatioSamples(np.zeros(5), np.zeros(5))) is None
 
 
-def test_repeats_of_a_layout_are_one_cluster():
-    rng = np.random.default_rng(4)
-    layouts = rng.normal(size=100)
-    repeated = RatioSamples(np.repeat(layouts, 4), np.ones(400))
-    together = draw_resamples(np.repeat(np.arange(100), 4))
-    honest, naive = interval(repeated, together, fraction=False), interval(repeated, fraction=False)
-    assert honest[1] - honest[0] == pytest.approx(2 * (naive[1] - naive[0]), rel=0.15)
-    assert np.array_equal(together.weights[:, 0], together.weights[:, 3])
+@pytest.mark.parametrize("count", [2, 5, 6, 9])
+@pytest.mark.parametrize("size", [1.0, 0.25])
+def test_an_interval_leaves_out_no_difference_exactly_where_p_is_small(count, size):
+    none = RatioSamples(np.zeros(count), np.ones(count))
+    found = paired_difference(none, RatioSamples(np.full(count, size), np.ones(count)))
+    assert (found.ci95[0] > 0) == (found.p_value < 0.05) == (count >= 6)
+    assert found.ci95[1] == size
+
+
+def _uneven(rng, num_images):
+    """As `_clustered`, but a few images hold most of the objects."""
+    counts = np.minimum(30, np.ceil(rng.pareto(1.2, num_images) + 0.01)).astype(int)
+    chance = stats.norm.cdf(0.8 + rng.normal(size=num_images))
+    return RatioSamples(rng.binomial(counts, chance).astype(float), counts.astype(float))
+
+
+def _single(rng, num_images):
+    """One object an image, hit in 19 of 20."""
+    return RatioSamples((rng.random(num_images) < 0.95).astype(float), np.ones(num_images))
+
+
+@pytest.mark.parametrize(
+    ("make", "num_images", "truth"),
+    [
+        (_clustered, 8, stats.norm.cdf(0.8 / np.sqrt(1 + 1.5**2))),
+        (_clustered, 24, stats.norm.cdf(0.8 / np.sqrt(1 + 1.5**2))),
+        (_uneven, 24, stats.norm.cdf(0.8 / np.sqrt(2))),
+        (_uneven, 64, stats.norm.cdf(0.8 / np.sqrt(2))),
+        (_single, 24, 0.95),
+        (_single, 64, 0.95),
+    ],
+)
+def test_coverage_of_few_images_of_uneven_ones_and_near_the_end(make, num_images, truth):
+    rng = np.random.default_rng(14)
+    ends = [interval(make(rng, num_images)) for _ in range(2000)]
+    assert 0.93 <= np.mean([low <= truth <= high for low, high in ends]) <= 0.975
+
+
+def test_size_and_coverage_of_differences_of_few_and_uneven_images():
+    rng, covered, rejected = np.random.default_rng(15), [], []
+    spread = np.sqrt(1 + 1 + 0.25)
+    truth = stats.norm.cdf(0.7 / spread) - stats.norm.cdf(0.4 / spread)
+    for _ in range(1000):
+        counts = np.minimum(30, np.ceil(rng.pareto(1.2, 40) + 0.01)).astype(int)
+        shared = rng.normal(size=40)
+        first, second, same = (
+            RatioSamples(
+                rng.binomial(counts, stats.norm.cdf(shift + shared + 0.5 * rng.normal(size=40))), counts
+            )
+            for shift in (0.4, 0.7, 0.4)
+        )
+        found = paired_difference(first, second)
+        covered.append(found.ci95[0] <= truth <= found.ci95[1])
+        rejected.append(paired_difference(first, same).p_value < 0.05)
+    assert 0.93 <= np.mean(covered) <= 0.975
+    assert 0.02 <= np.mean(rejected) <= 0.07
+
+
+def test_equal_models_are_seldom_parted():
+    """Of eight models that are equally good, any two differ after Holm's correction in at most one case of 20."""
+    rng, parted = np.random.default_rng(16), []
+    for _ in range(100):
+        counts, shared = rng.integers(1, 7, 60), rng.normal(size=60)
+        models = [
+            RatioSamples(rng.binomial(counts, stats.norm.cdf(0.8 + shared + 0.5 * noise)), counts)
+            for noise in rng.normal(size=(8, 60))
+        ]
+        pairs = list(combinations(range(8), 2))
+        adjusted = holm([paired_difference(models[one], models[other]).p_value for one, other in pairs])
+        parted.append(min(adjusted) < 0.05)
+    assert np.mean(parted) <= 0.08
 
 
 def _repeated(rng, num_images, shifts, repeats=3):
@@ -260,6 +331,25 @@ def test_ties_share_letters():
     letters = rank_groups(values, lambda a, b: (min(a, b), max(a, b)) in different)
     assert letters == ["a", "b", "a", "", "b"]
     assert rank_groups([1.0, 2.0], lambda a, b: True, higher_is_better=False) == ["a", "b"]
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda n: st.tuples(
+            st.permutations(range(n)), st.sets(st.sampled_from(list(combinations(range(7), 2))))
+        )
+    )
+)
+def test_models_share_a_letter_exactly_where_they_do_not_differ(drawn):
+    values, different = drawn
+    letters = rank_groups(values, lambda a, b: (min(a, b), max(a, b)) in different)
+    for one, other in combinations(range(len(values)), 2):
+        assert bool(set(letters[one]) & set(letters[other])) == ((one, other) not in different)
+    assert "a" in letters[int(np.argmax(values))]
+
+
+def test_a_model_between_two_ties_does_not_part_them():
+    assert rank_groups([3.0, 2.0, 1.0], lambda a, b: {a, b} == {0, 1}) == ["a", "b", "ab"]
 
 
 def test_a_tie_that_is_not_transitive_overlaps():
