@@ -429,19 +429,15 @@ def feature_distance(context: ScoreContext, *, kind: Literal["fid", "kid"]) -> M
     if real is None:
         return record
     made = np.stack([context.observations.features[layout.image_key] for layout in context.observed])
+    missing = context.observations.missing
+    present = np.array([layout.image_key not in missing for layout in context.layouts])
     record.details = {"reference": reference.facts(extractor)}
     if kind == "fid":
         record.value = frechet_from_features(made, real).value or 0.0  # two images or more: there is a value
     else:
-        distance = kernel_distance(made, real)
+        distance = kernel_distance(made, real[present], paired=True)
         record.value = distance.mean
-        record.details |= {
-            "std": distance.std,
-            "subsets": 100,
-            "subset_size": min(1000, len(made), len(real)),
-        }
-    missing = context.observations.missing
-    present = np.array([layout.image_key not in missing for layout in context.layouts])
+        record.details |= {"std": distance.std, "subsets": 100, "subset_size": min(1000, len(made))}
     keep = frechet_samples if kind == "fid" else kernel_samples
     context.keep(keep(record.value, made, real, present))
     record.n_scored, record.n_unscored = n_images, len(context.layouts) - n_images

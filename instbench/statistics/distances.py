@@ -54,12 +54,13 @@ def frechet_influences(made: Matrix, real: Matrix) -> tuple[Matrix, Matrix]:
     return results[0], results[1]
 
 
-def kernel_influences(made: Matrix, real: Matrix) -> tuple[Matrix, Matrix]:
+def kernel_influences(made: Matrix, real: Matrix, *, paired: bool = False) -> tuple[Matrix, Matrix]:
     """Influences on the unbiased squared MMD with the kernel ``(<x, y> / D + 1) ** 3``.
 
     Args:
         made: Features [N, D].
         real: Features [M, D].
+        paired: Row i of both belongs together, see `metrics.kernel_distance`.
 
     Returns:
         Influences [N] and [M].
@@ -71,6 +72,9 @@ def kernel_influences(made: Matrix, real: Matrix) -> tuple[Matrix, Matrix]:
         return result
 
     across = kernel(made, real)
+    if paired:
+        np.fill_diagonal(across, 0.0)
+        across *= len(made) / max(1, len(made) - 1)  # means over the others
     results = []
     for rows, crossed in ((made, across.mean(axis=1)), (real, across.mean(axis=0))):
         own = kernel(rows, rows)
@@ -110,6 +114,14 @@ def frechet_samples(
 def kernel_samples(
     point: float, made: Features, real: Features, present: NDArray[np.bool_]
 ) -> InfluenceSamples:
-    """KID of a run by layout; arguments as in `frechet_samples`."""
-    influences = kernel_influences(made.astype(np.float64), real.astype(np.float64))
-    return _samples(point, *influences, present)
+    """KID of a run by layout; arguments as in `frechet_samples`, real images of layouts without an image left out."""
+    paired = len(real) == len(present)
+    others = real[present] if paired else real
+    influences = kernel_influences(made.astype(np.float64), others.astype(np.float64), paired=paired)
+    if not paired:
+        return _samples(point, *influences, present)
+    both = np.zeros(len(present))
+    both[present] = (influences[0] + influences[1]) * (len(present) / max(1, int(present.sum())))
+    if point == 0 and np.array_equal(made, others):  # images against themselves: all that is left is rounding
+        both[:] = 0.0
+    return InfluenceSamples(point, both)

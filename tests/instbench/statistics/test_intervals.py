@@ -263,7 +263,7 @@ def test_influences_are_the_derivatives_of_the_distances():
     present = np.ones(400, dtype=bool)
     for samples, distance in (
         (frechet_samples, lambda a, b: frechet_from_features(a, b).value),
-        (kernel_samples, lambda a, b: kernel_distance(a, b, subsets=1).mean),
+        (kernel_samples, lambda a, b: kernel_distance(a, b, paired=True).mean),
     ):
         found = samples(distance(made, real), made, real, present)
         jackknife = np.array(
@@ -279,7 +279,7 @@ def test_coverage_of_distances(samples):
     def distance(made, real):
         if samples is frechet_samples:
             return frechet_from_features(made, real).value
-        return kernel_distance(made, real, subsets=1).mean
+        return kernel_distance(made, real, paired=True).mean
 
     rng, estimates = np.random.default_rng(6), []
     for _ in range(1000):
@@ -298,6 +298,10 @@ def test_images_against_themselves_are_at_no_distance(count, size):
     assert distance == 0
     found = interval(frechet_samples(distance, real, real, np.ones(count, dtype=bool)), fraction=False)
     assert found == (0.0, 0.0)
+    distance = kernel_distance(real, real.copy(), paired=True).mean
+    assert distance == 0
+    found = interval(kernel_samples(distance, real, real, np.ones(count, dtype=bool)), fraction=False)
+    assert found == (0.0, 0.0)
     shifted = frechet_from_features(real + np.float32(1e-2), real).value
     assert shifted == pytest.approx(size * 1e-4, rel=0.01)  # a small distance is no rounding
 
@@ -310,6 +314,9 @@ def test_missing_images_count_for_the_real_side_alone():
     fixed = frechet_samples(1.0, made[present], real[:20], present)
     assert np.all(fixed.influences[:5] == 0)
     assert isinstance(fixed, InfluenceSamples)
+    kernel = kernel_samples(1.0, made[present], real, present)
+    assert np.all(kernel.influences[:5] == 0)
+    assert kernel.influences.sum() == pytest.approx(0, abs=1e-9)
 
 
 def test_holm_by_hand():

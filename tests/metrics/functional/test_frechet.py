@@ -102,6 +102,23 @@ def test_kernel_distance_is_unbiased_and_seeded() -> None:
     assert first.mean > 0
 
 
+def test_kernel_distance_of_pairs_is_unbiased_and_of_a_set_to_itself_nothing() -> None:
+    rng = np.random.default_rng(0)
+    plain, paired = [], []
+    for _ in range(200):
+        shared = rng.normal(size=(40, 4))  # two images of a layout: alike, of one distribution
+        ours, theirs = (0.9 * shared + 0.4 * rng.normal(size=(40, 4)) for _ in range(2))
+        plain.append(kernel_distance(ours, theirs).mean)
+        paired.append(kernel_distance(ours, theirs, paired=True).mean)
+    assert abs(np.mean(paired)) < 3 * np.std(paired) / 200**0.5
+    assert np.mean(plain) < -5 * np.std(plain) / 200**0.5
+    same = 5 * rng.normal(size=(60, 96)).astype(np.float32)
+    assert kernel_distance(same, same.copy(), paired=True) == (0.0, 0.0)
+    assert kernel_distance(same, same.copy(), subset_size=20, paired=True) == (0.0, 0.0)
+    with pytest.raises(ValueError, match="pairs need"):
+        kernel_distance(same, same[:-1], paired=True)
+
+
 def test_bad_input() -> None:
     good, short = np.zeros((5, 3)), np.zeros((5, 2))
     with pytest.raises(ValueError, match="row 1 is not finite"):
