@@ -7,12 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from instbench.execution.batches import Batches, BatchSize
 from instbench.execution.executor import Answers
 from instbench.execution.prediction import predict_disk
-from instbench.generators.base import GenerationRequest, Generator
+from instbench.generators.base import GeneratedImage, GenerationRequest, Generator
 from instbench.progress import track
+from instbench.runs.background import BackgroundWriter
 from instbench.runs.store import RunFolder
 
 __all__ = ["GenerationSummary", "generate_images", "pending_requests"]
@@ -50,7 +53,7 @@ def generate_images(
     answers: Answers | None = None,
     network: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> GenerationSummary:
-    """Makes and stores the missing images, each written as soon as it is done.
+    """Makes and stores the missing images, each compressed and written while the next are made.
 
     Args:
         folder: The run folder.
@@ -92,17 +95,28 @@ def generate_images(
         note=lambda: f"{unet_calls:,.0f} UNet calls" if unet_calls else "",
     )
     last = time.monotonic()
-    for request, answer in shown:
-        now = time.monotonic()
-        entry = {"image_key": request.layout.image_key, "seed": request.seed, "seconds": round(now - last, 4)}
-        last = now
-        if isinstance(answer, Exception):
-            summary.failed.append(request.layout.image_key)
-            folder.log_image({**entry, "error": f"{type(answer).__name__}: {answer}"})
-            continue
-        # The line first: an image that is there is never made again, and so could not get its line later.
-        folder.log_image({**entry, "info": dict(answer.info)})
-        folder.write_image(request.layout.image_key, answer.image)
-        unet_calls += float(answer.info.get("unet_calls", 0))
-        summary.made += 1
+    with BackgroundWriter() as writer:
+        for request, answer in shown:
+            now = time.monotonic()
+            entry = {
+                "image_key": request.layout.image_key,
+                "seed": request.seed,
+                "seconds": round(now - last, 4),
+            }
+            last = now
+            writer.put(partial(_write, folder, entry, answer))
+            if isinstance(answer, Exception):
+                summary.failed.append(request.layout.image_key)
+                continue
+            unet_calls += float(answer.info.get("unet_calls", 0))
+            summary.made += 1
     return summary
+
+
+def _write(folder: RunFolder, entry: dict[str, Any], answer: GeneratedImage | Exception) -> None:
+    if isinstance(answer, Exception):
+        folder.log_image({**entry, "error": f"{type(answer).__name__}: {answer}"})
+        return
+    # The line first: an image that is there is never made again, and so could not get its line later.
+    folder.log_image({**entry, "info": dict(answer.info)})
+    folder.write_image(entry["image_key"], answer.image)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,8 +122,18 @@ class Looker:
         return made
 
     def look_at_all(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Rows]:
-        """Looks at chunk after chunk, in this process."""
-        return map(self.look, chunks)
+        """Looks at chunk after chunk, in this process; the next one is read and decoded meanwhile."""
+        left = iter(chunks)
+
+        def following() -> tuple[Sequence[Picture], dict[str, Image.Image]] | None:
+            pictures = next(left, None)
+            return None if pictures is None else (pictures, self._decoded(pictures))
+
+        with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
+            read = reader.submit(following)
+            while (chunk := read.result()) is not None:
+                read = reader.submit(following)
+                yield self._look(*chunk)
 
     def look(self, pictures: Sequence[Picture]) -> Rows:
         """Runs the evaluators on a chunk; each image is decoded once.
@@ -130,10 +141,13 @@ class Looker:
         Returns:
             The rows that are wanted.
         """
-        images = {}
-        for picture in pictures:
-            image = picture.decoded()
-            images[picture.layout.image_key] = jpeg_copy(image) if self.compressed else image
+        return self._look(pictures, self._decoded(pictures))
+
+    def _decoded(self, pictures: Sequence[Picture]) -> dict[str, Image.Image]:
+        images = {one.layout.image_key: one.decoded() for one in pictures}
+        return {key: jpeg_copy(image) for key, image in images.items()} if self.compressed else images
+
+    def _look(self, pictures: Sequence[Picture], images: Mapping[str, Image.Image]) -> Rows:
         rows: Rows = {}
         rows["detections"] = self._detect(_wanting(pictures, "detections"), images)
         fresh = {row["image_key"]: row for row in rows["detections"]}

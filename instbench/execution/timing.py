@@ -20,6 +20,9 @@ _CALLS = ("detect", "similarity", "features")
 class Stages:
     """Adds the seconds of each stage to a record, and those inside of the networks.
 
+    Both are taken in the thread that calls the networks: images that are written or read in the background while a
+    network works cost no time of their own, only what the stage waits for them does.
+
     Args:
         record: The record of the run.
     """

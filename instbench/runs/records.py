@@ -81,7 +81,8 @@ class TotalsRecord(_Record):
         unet_calls: UNet calls for those images; null for generators that do not count.
         unet_rows: Rows of those calls.
         share_outside_networks: Share of the seconds of all stages in which neither the generator nor an evaluator
-            worked; null where they work in other processes.
+            worked; writing and reading images meanwhile, in the background, does not count. Null where the networks
+            work in other processes.
     """
 
     images: int = 0

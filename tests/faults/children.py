@@ -9,6 +9,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,19 @@ def start(
 def small_files() -> None:
     """No file may grow beyond 4 kB."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+
+def slow_disk() -> None:
+    """An image takes longer to write than to make."""
+    from instbench.runs.store import RunFolder
+
+    write = RunFolder.write_image
+
+    def slow(self: Any, key: str, image: Any) -> None:
+        time.sleep(0.3)
+        write(self, key, image)
+
+    RunFolder.write_image = slow  # type: ignore[method-assign]
 
 
 def little_memory() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from PIL import Image
 
@@ -123,3 +125,77 @@ def test_an_error_after_the_last_image_costs_no_image(requests, run):
 
     summary = generate_images(run, FailsLate(), requests, 1)
     assert (summary.made, summary.failed) == (len(requests), [])
+
+
+class Handed(FakeGenerator):
+    """Looks around before it makes another image."""
+
+    def __init__(self, look) -> None:
+        super().__init__()
+        self.look = look
+
+    def generate(self, requests):
+        for answer in super().generate(requests):
+            yield answer
+            self.look()
+
+
+def test_images_are_written_while_the_next_are_made(requests, run):
+    def look() -> None:
+        end = time.monotonic() + 30
+        while not run.has_image(generator.made[-1], CANVAS):
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    generator = Handed(look)
+    assert generate_images(run, generator, requests, 2).made == len(requests)
+
+
+@pytest.mark.parametrize("store", ["files", "archives"])
+def test_a_full_disk_stops_the_run_and_records_nothing_after_it(requests, run, store, monkeypatch):
+    run.keep_images_in(store)
+    keys = [request.layout.image_key for request in requests]
+    write = type(run.pictures).write
+
+    def full(pictures, key, data):
+        if key == keys[2]:
+            raise OSError(28, "No space left on device", pictures.place(key))
+        write(pictures, key, data)
+
+    monkeypatch.setattr(type(run.pictures), "write", full)
+    generator = Handed(lambda: time.sleep(0.2))
+    with pytest.raises(OSError, match="No space left"):
+        generate_images(run, generator, requests, 1)
+    assert run.pictures.keys() == keys[:2]
+    # The line goes before its image; the image after that may have been asked for when the disk was full.
+    assert list(run.read_image_log()) == keys[:3]
+    assert generator.made in (keys[:3], keys[:4])
+    monkeypatch.undo()
+    summary = generate_images(run, FakeGenerator(), requests, 1)
+    assert (summary.kept, summary.made) == (2, 3)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("broken")])
+def test_what_was_made_is_written_when_the_model_stops(requests, run, error, monkeypatch):
+    write = RunFolder.write_image
+
+    def slow(folder, key, image):
+        time.sleep(0.1)
+        write(folder, key, image)
+
+    monkeypatch.setattr(RunFolder, "write_image", slow)
+    generator = FakeGenerator(stop_after=3, error=error)
+    if isinstance(error, KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt):
+            generate_images(run, generator, requests, 8)
+    else:
+        assert len(generate_images(run, generator, requests, 8).failed) == 2
+    assert run.pictures.keys() == generator.made[:3]
+
+
+def test_the_order_of_log_and_images_is_that_of_the_answers(requests, run, monkeypatch):
+    written = []
+    monkeypatch.setattr(RunFolder, "write_image", lambda _, key, image: written.append(key))
+    generate_images(run, FakeGenerator(), requests[::-1], 3)
+    keys = [request.layout.image_key for request in requests[::-1]]
+    assert (written, list(run.read_image_log())) == (keys, keys)
