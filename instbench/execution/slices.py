@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from instbench.layouts.geometry import boxes_xyxy_to_pixels, boxes_xyxy_to_xywh
 from instbench.layouts.types import Layout
+from instbench.runs.ordering import SLICES, bin_order
 from instbench.runs.records import SliceRecord
 from instbench.statistics.intervals import interval
 from instbench.statistics.resampling import Resamples
@@ -21,9 +22,6 @@ from instbench.statistics.samples import RatioSamples
 from metrics.functional.regions import pairwise_iou
 
 __all__ = ["SLICES", "SLICE_VALUES", "slice_columns", "slice_results", "slice_samples", "value_samples"]
-
-SLICES = ("category", "size", "instances_in_image", "overlap", "position", "asked_as")
-"""Columns of ``instances.parquet`` that name the bins."""
 
 SLICE_VALUES: Mapping[str, str] = {
     "found_rate": "found",
@@ -128,7 +126,7 @@ def slice_results(
 def slice_samples(
     rows: Sequence[Mapping[str, Any]], image_keys: Sequence[str]
 ) -> dict[tuple[str, str, str], RatioSamples]:
-    """Values of the instances by (number, slice, bin), sorted by bin within a slice.
+    """Values of the instances by (number, slice, bin), in the order of `bin_order` within a slice.
 
     Args:
         rows: Rows of ``instances.parquet``.
@@ -145,7 +143,7 @@ def slice_samples(
                     values = bins[row[slice_name]]
                     if row[column] is not None:
                         values.append((row["image_key"], float(row[column])))
-            for label, values in sorted(bins.items()):
+            for label, values in sorted(bins.items(), key=lambda one: bin_order(one[0])):
                 found[name, slice_name, label] = RatioSamples.of(image_keys, values)
     return found
 

@@ -27,6 +27,7 @@ from instbench.runs.atomic import (
 from instbench.runs.identity import identity_differences
 from instbench.runs.images import ImageFiles, ImageStore, StoreKind
 from instbench.runs.lock import LOCK_NAME
+from instbench.runs.ordering import in_order
 from instbench.runs.records import ResultsRecord, RunRecord, read_record
 
 __all__ = ["RunFolder", "belongs_to_run", "split_run"]
@@ -185,8 +186,8 @@ class RunFolder:
         write_json(self.run_json, record.model_dump(mode="json"))
 
     def read_results(self) -> ResultsRecord:
-        """Reads ``results.json``."""
-        return read_record(self.results_json, ResultsRecord)
+        """Reads ``results.json``, with numbers and bins in the order for people."""
+        return in_order(read_record(self.results_json, ResultsRecord))
 
     def write_results(self, record: ResultsRecord) -> None:
         """Writes ``results.json`` atomically."""
