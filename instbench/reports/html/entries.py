@@ -199,7 +199,8 @@ def _view(run: RunData, layout: Layout, picture: str | None, again: str, *, mask
     side = float(run.run.identity["canvas_size"])
     qualities = [value for row in rows if (value := _quality(row)) is not None]
     line = run.log.get(key, {})
-    seed, seconds = line.get("seed"), line.get("seconds")
+    # What the generator tells of the image; the line's own is the wait, which falls on the first of a batch.
+    seed, seconds = line.get("seed"), (line.get("info") or {}).get("seconds", line.get("seconds"))
     return View(
         picture=picture,
         seed=None if seed is None else str(seed),  # beyond the whole numbers that a script can hold

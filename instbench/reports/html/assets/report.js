@@ -57,10 +57,19 @@
       svg.append(draw("path", { d, class: "halo" }), draw("path", { d, stroke: color }));
     }
   }
-  function writeLabel(svg, text, [x, y], below) {
+  const LINE = 44;
+  // Labels keep off those that are there: the next free line below, else above; a crowd without one keeps its place.
+  function writeLabel(svg, text, [x, y], below, taken) {
     const limited = cut(text, 24), width = limited.length * 25;
     const left = Math.max(6, Math.min(x + 6, 994 - width));
-    svg.append(draw("text", { x: left, y: Math.max(40, Math.min(y + (below ? -10 : 42), 990)) }, limited));
+    const wanted = Math.max(40, Math.min(y + (below ? -10 : 42), 990));
+    const free = (line) => line >= 40 && line <= 990
+      && !taken.some((one) => Math.abs(one.line - line) < LINE && one.left < left + width && left < one.left + one.width);
+    const lines = [wanted];
+    for (let i = 1; i <= 6; i += 1) lines.push(wanted + i * LINE, wanted - i * LINE);
+    const line = lines.find(free) || wanted;
+    taken.push({ left, width, line });
+    svg.append(draw("text", { x: left, y: line }, limited));
   }
   function overlay(entry, view, show) {
     const svg = draw("svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none", "aria-hidden": "true" });
@@ -75,8 +84,9 @@
       });
     }
     if (show.labels) {
-      if (show.asked) entry.asked.forEach((one) => writeLabel(svg, one.phrase, anchor(one), false));
-      if (show.found) view.found.forEach((one) => writeLabel(svg, one.category + " " + number(one.score), [one.box[0], one.box[3]], true));
+      const taken = [];
+      if (show.asked) entry.asked.forEach((one) => writeLabel(svg, one.phrase, anchor(one), false, taken));
+      if (show.found) view.found.forEach((one) => writeLabel(svg, one.category + " " + number(one.score), [one.box[0], one.box[3]], true, taken));
     }
     return svg;
   }
