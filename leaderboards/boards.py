@@ -70,7 +70,7 @@ class Board:
         images: Images asked.
         instances: Objects asked.
         evaluators: Names of the evaluators by role.
-        metrics: Metrics, in the order of the files.
+        metrics: Metrics, in the order of the benchmark where the files tell it.
         entries: The runs.
     """
 
@@ -181,8 +181,13 @@ def make_boards(submissions: Sequence[Submission]) -> list[Board]:
 
 def _board(key: str, members: list[Submission], everything: Sequence[Submission]) -> Board:
     content, counts = members[0].results, members[0].results["counts"]
-    metrics = list(dict.fromkeys(name for one in members for name in one.results["metrics"]))
+    # The benchmark's own order, the headline first: files sort their keys by letter.
+    asked = [name for one in members for name in one.results.get("metrics_asked") or ()]
+    there = dict.fromkeys(name for one in members for name in one.results["metrics"])
+    metrics = list(dict.fromkeys([*(name for name in asked if name in there), *there]))
     real = [one for one in everything if _is_ceiling_of(one, members[0])]
+    if any(_is_ceiling(one) for one in members):  # the real images were run on this benchmark itself
+        real = []
     entries = [_entry(one, metrics) for one in [*members, *real]]
     for metric in metrics:
         numbers = {
@@ -212,10 +217,12 @@ def _board(key: str, members: list[Submission], everything: Sequence[Submission]
     )
 
 
+def _is_ceiling(one: Submission) -> bool:
+    return one.results["model"] in _CEILING or _parts(one.results["benchmark"])[1] == "real"
+
+
 def _entry(one: Submission, metrics: list[str]) -> Entry:
-    model, benchmark = one.results["model"], one.results["benchmark"]
-    ceiling = model in _CEILING or _parts(benchmark)[1] == "real"
-    role = "ceiling" if ceiling else "floor" if model in _FLOOR else ""
+    role = "ceiling" if _is_ceiling(one) else "floor" if one.results["model"] in _FLOOR else ""
     records = one.results["metrics"]
     return Entry(one, role, {name: _number(records[name]) for name in metrics if name in records})
 

@@ -19,9 +19,9 @@
     return [...new Set(values)].sort();
   }
 
-  function show(value) {
+  function show(value, size) {
     if (value === null || value === undefined) return "\u2013";
-    return Math.abs(value) >= 100 ? value.toFixed(1) : value.toFixed(3);
+    return value.toFixed(Math.abs(size === undefined ? value : size) >= 100 ? 1 : 3);
   }
 
   // Missing values come last in both directions.
@@ -66,7 +66,7 @@
         state.column = position;
         draw();
       });
-      const head = make("th", { scope: "col", class: column.text ? "text" : null }, button);
+      const head = make("th", { scope: "col", class: column.text ? "text" : null, title: column.title }, button);
       heads.push(head);
       line.append(head);
     });
@@ -99,7 +99,7 @@
     const columns = [
       { name: "rank", ascending: true, key: (row) => (row.numbers[state.metric] || {}).rank ? row.numbers[state.metric].rank[0] * 1e6 + row.numbers[state.metric].rank[1] : null,
         cell: (row) => {
-          if (state.column > 1) state.metric = columns[state.column].name;
+          if (state.column > 1) state.metric = columns[state.column].metric;
           return make("td", { class: "rank", title: "ranks that the intervals allow, by " + state.metric }, rankText(row, state.metric));
         } },
       { name: "model", text: true, ascending: true, key: (row) => row.model, cell: nameCell },
@@ -107,14 +107,17 @@
     for (const metric of board.metrics) {
       const sample = board.rows.map((row) => row.numbers[metric]).find((one) => one);
       columns.push({
-        name: metric,
+        metric: metric,
+        name: metric + (sample.higher_is_better ? "" : " \u2193"),
+        title: sample.higher_is_better ? "higher is better" : "lower is better",
         ascending: !sample.higher_is_better,
         key: (row) => (row.numbers[metric] ? row.numbers[metric].value : null),
         cell: (row) => {
           const one = row.numbers[metric];
           if (!one) return make("td", {}, "\u2013");
           const cell = make("td", { title: one.n_scored + " scored, " + one.n_unscored + " not scored" }, show(one.value));
-          if (one.ci95) cell.append(make("span", { class: "interval" }, "[" + show(one.ci95[0]) + ", " + show(one.ci95[1]) + "]"));
+          if (one.ci95) cell.append(make("span", { class: "interval" }, "[" + show(one.ci95[0], one.value) + ", " + show(one.ci95[1], one.value) + "]"));
+          if (one.n_unscored) cell.append(make("span", { class: "interval" }, one.n_unscored + " of " + (one.n_scored + one.n_unscored) + " not scored"));
           return cell;
         },
       });

@@ -69,6 +69,8 @@ def test_sorts_by_click_and_by_key(opened):
     assert names(opened) == ["real-images", "best", "tied-a", "tied-b", "text-only"]
     head = board(opened).get_by_role("columnheader", name="fid")
     assert head.get_attribute("aria-sort") == "none"
+    assert head.get_attribute("title") == "lower is better"
+    assert head.inner_text().strip() == "fid \u2193"
     head.get_by_role("button").click()
     assert names(opened) == ["real-images", "tied-a", "tied-b", "best", "text-only"]
     assert head.get_attribute("aria-sort") == "ascending"

@@ -68,6 +68,18 @@ def test_ceiling_joins_and_neither_end_has_a_rank(tmp_path):
     assert len(boards(tmp_path / "other", results("mine"), other)[0].entries) == 1
 
 
+def test_a_ceiling_of_the_benchmark_itself_stands_alone(tmp_path):
+    own = results("real-images", metrics={"box_ap": number(0.9, [0.8, 1.0])})
+    made = boards(tmp_path, results("mine"), own, {**own, "benchmark": "shapes-real"})
+    assert [one.role for one in made[0].entries].count("ceiling") == 1
+
+
+def test_the_headline_of_the_benchmark_comes_first(tmp_path):
+    both = {"box_ap": number(0.5), "mask_ap": number(0.4), "older": number(0.1)}
+    asked = results("a", metrics=both, metrics_asked=["mask_ap", "box_ap"])
+    assert boards(tmp_path, asked)[0].metrics == ["mask_ap", "box_ap", "older"]
+
+
 def test_tables_are_written_under_our_own_names(tmp_path):
     name = "=a|b<i>_&"
     run = write(tmp_path / "run", results(name, benchmark="../../x-box"))

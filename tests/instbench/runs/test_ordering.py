@@ -38,8 +38,8 @@ def test_a_file_sorts_by_letter_and_reading_puts_right(tmp_path: Path) -> None:
 
 def test_bins_go_from_little_to_much() -> None:
     overlaps = [name for _, name in slices._OVERLAPS] + ["above 0.5"]
-    assert sorted(overlaps[::-1], key=bin_order) == overlaps
+    assert sorted(set(overlaps), key=bin_order) == overlaps
     counts = [name for _, name in slices._COUNTS] + ["7 or more"]
-    assert sorted(counts[::-1], key=bin_order) == counts
+    assert sorted(set(counts), key=bin_order) == counts
     assert sorted(["category 10", "category 9", "cat"], key=bin_order) == ["cat", "category 9", "category 10"]
     assert set(SLICES) >= {"size", "position", "asked_as"}
