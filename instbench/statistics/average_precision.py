@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from instbench.statistics.resampling import Resamples
+from instbench.statistics.samples import equal_units
 from metrics.functional.match_table import AREAS, NUM_THRESHOLDS, MatchTable
 
 __all__ = ["AP_NUMBERS", "ApNumber", "ApSamples"]
@@ -81,6 +82,18 @@ class ApSamples:
         """The number on the images as they are."""
         value = self.resampled(Resamples(np.ones((1, self.num_images), dtype=np.float32)))[0]
         return None if np.isnan(value) else float(value)
+
+    def units(self) -> float:
+        """Images of equal size that would tell as much; an image is as large as its shares of the objects."""
+        asked, table = AP_NUMBERS[self.number], self.table
+        counts = table.truth_counts[AREAS.index(asked.area)].astype(np.float64)
+        if asked.frequency is not None and table.frequencies is not None:
+            counts = counts * (table.frequencies[table.truth_categories] == asked.frequency)
+        totals = np.bincount(table.truth_categories, weights=counts, minlength=table.num_categories)
+        shares = counts / np.maximum(totals[table.truth_categories], 1.0)
+        sizes: NDArray[np.float64] = np.zeros(self.num_images)
+        np.add.at(sizes, table.truth_images, shares)  # of all categories together, each as much as another
+        return equal_units(sizes)
 
     def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
         """The number in each resample [B], over the categories that it holds."""

@@ -16,7 +16,7 @@ from instbench.statistics.samples import InfluenceSamples, RatioSamples, Samples
 __all__ = ["PairedDifference", "holm", "interval", "paired_difference", "wilson_interval"]
 
 LEVEL = 0.95
-_FEWEST = 2
+_FEWEST = 2  # resamples
 _NOTHING = 1e-12
 
 
@@ -76,46 +76,35 @@ def _spread(parts: Sequence[tuple[int, Samples]], resamples: Resamples | None) -
     Returns:
         The spread; None where fewer than two images are behind a number.
     """
-    changes = [_changes(samples) for _, samples in parts]
-    images = min(_images_behind(samples) for _, samples in parts)
-    if images < _FEWEST:
+    units = min(samples.units() for _, samples in parts)
+    if units < 1 + _NOTHING:
         return None
-    units = min(_units(samples) for _, samples in parts)
-    known = [change for change in changes if change is not None]
+    deviations = [_deviations(samples) for _, samples in parts]
+    known = [one for one in deviations if one is not None]
     if len(known) == len(parts):
-        total = sum(sign * change for (sign, _), change in zip(parts, known, strict=True))
-        return _Spread(math.sqrt(float(np.square(total).sum()) * (images - 1) / images), units)
+        total = sum(sign * one for (sign, _), one in zip(parts, known, strict=True))
+        return _Spread(math.sqrt(float(np.square(total).sum())), units)
     resamples = resamples or draw_resamples(parts[0][1].num_images)
-    values = sum(sign * resamples.of(samples) for sign, samples in parts)
-    values = np.asarray(values)[np.isfinite(values)]
+    values = np.asarray(sum(sign * resamples.of(samples) for sign, samples in parts))
+    values = values[np.isfinite(values)]
     if len(values) < _FEWEST:
         return None
-    return _Spread(float(np.std(values, ddof=1)) * math.sqrt(images / (images - 1)), units)
+    return _Spread(float(np.std(values, ddof=1)) * math.sqrt(units / max(1.0, units - 1)), units)
 
 
-def _changes(samples: Samples) -> NDArray[np.float64] | None:
-    """By how much the number falls when an image is left out, [N]; None where that would take an evaluation each."""
+def _deviations(samples: Samples) -> NDArray[np.float64] | None:
+    """What each image adds to the standard error [N], their squares adding up; None where only resamples tell.
+
+    For a mean, that is by how much it falls when the image is left out (jackknife).
+    """
     if isinstance(samples, InfluenceSamples):
-        return samples.influences / max(1, samples.num_images - 1)
+        count = samples.num_images
+        return samples.influences / math.sqrt(max(1, count * (count - 1)))
     if isinstance(samples, RatioSamples):
-        total = samples.counts.sum()
-        mean = samples.sums.sum() / max(total, 1e-300)
-        left = total - samples.counts
-        return np.divide(
-            samples.sums - mean * samples.counts, left, out=np.zeros(samples.num_images), where=left > 0
-        )
+        total, count = samples.counts.sum(), max(1, int(np.count_nonzero(samples.counts)))
+        changes = (samples.sums - samples.sums.sum() / total * samples.counts) / (total - samples.counts)
+        return changes * math.sqrt((count - 1) / count)
     return None
-
-
-def _images_behind(samples: Samples) -> int:
-    return int((samples.counts > 0).sum()) if isinstance(samples, RatioSamples) else samples.num_images
-
-
-def _units(samples: Samples) -> float:
-    """Images of equal size that would tell as much (Kish); a few images with most of the objects tell little."""
-    if not isinstance(samples, RatioSamples):
-        return float(samples.num_images)
-    return float(samples.counts.sum() ** 2 / max(float(np.square(samples.counts).sum()), 1e-300))
 
 
 def interval(

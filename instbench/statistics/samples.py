@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 
 from instbench.statistics.resampling import Resamples
 
-__all__ = ["InfluenceSamples", "MeanSamples", "RatioSamples", "Samples", "pool_repeats"]
+__all__ = ["InfluenceSamples", "MeanSamples", "RatioSamples", "Samples", "equal_units", "pool_repeats"]
+
+
+def equal_units(sizes: NDArray[np.float64]) -> float:
+    """Kish's effective number of units: as many of equal size tell as much as these; 0 where all sizes are 0.
+
+    Args:
+        sizes: Size of each unit, [N].
+    """
+    squares = float(np.square(sizes).sum())
+    return float(sizes.sum()) ** 2 / squares if squares > 0 else 0.0
 
 
 class Samples(Protocol):
@@ -26,6 +36,9 @@ class Samples(Protocol):
 
     def value(self) -> float | None:
         """The number on the images as they are; None where nothing is scored."""
+
+    def units(self) -> float:
+        """Images of equal size that would tell as much (Kish); a few images with most of the objects tell little."""
 
     def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
         """The number in each resample [B]; NaN where there is nothing to score. `Resamples.of` keeps it."""
@@ -68,6 +81,10 @@ class RatioSamples:
         total = self.counts.sum()
         return float(self.sums.sum() / total) if total else None
 
+    def units(self) -> float:
+        """Images of equal size that would tell as much; 0 where nothing is scored."""
+        return equal_units(self.counts)
+
     def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
         """The mean in each resample."""
         sums, counts = resamples.weights @ self.sums, resamples.weights @ self.counts
@@ -107,6 +124,10 @@ class InfluenceSamples:
         """The number."""
         return self.point
 
+    def units(self) -> float:
+        """Number of images."""
+        return float(self.num_images)
+
     def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
         """The expansion in each resample."""
         weights = resamples.weights
@@ -133,6 +154,10 @@ class MeanSamples:
         """The mean; None where a repeat has no number."""
         values = [value for one in self.repeats if (value := one.value()) is not None]
         return float(np.mean(values)) if len(values) == len(self.repeats) else None
+
+    def units(self) -> float:
+        """Images of equal size that would tell as much, in the repeat with the fewest."""
+        return min(one.units() for one in self.repeats)
 
     def resampled(self, resamples: Resamples) -> NDArray[np.float64]:
         """The mean in each resample."""

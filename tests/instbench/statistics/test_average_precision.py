@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from instbench.statistics.average_precision import AP_NUMBERS, ApSamples
+from instbench.statistics.intervals import interval
 from instbench.statistics.resampling import Resamples
 from instbench.statistics.samples import pool_repeats
 from metrics import coco_average_precision, evaluate_average_precision, evaluate_lvis_average_precision
@@ -137,6 +138,28 @@ def test_nothing_found_is_zero_and_nothing_asked_is_no_number():
     truth, _ = _pair(0)
     assert ApSamples(_matches(truth, []), "ap").value() == 0
     assert ApSamples(_matches({**truth, "annotations": []}, []), "ap").value() is None
+
+
+def test_an_image_tells_as_much_as_its_share_of_each_category():
+    truth, _ = _pair(0)
+    box = {"bbox": [0, 0, 20, 20], "area": 400, "iscrowd": 0}
+    places = [(10, 3)] * 3 + [(11, 3)] + [(12, 5)]  # images and categories of five objects
+    truth["annotations"] = [
+        {**box, "id": number, "image_id": image, "category_id": category}
+        for number, (image, category) in enumerate(places, 1)
+    ]
+    table = _matches(truth, [])
+    shares = np.array([3 / 4, 1 / 4, 1.0])
+    assert ApSamples(table, "ap").units() == pytest.approx(shares.sum() ** 2 / np.square(shares).sum())
+    assert ApSamples(table, "ap_large").units() == 0
+    assert interval(ApSamples(table, "ap_large")) is None
+    low, high = interval(ApSamples(table, "ap"))
+    assert low == 0
+    assert 0.5 < high < 1
+    lvis = replace(table, frequencies=np.array(["r", "f"]))
+    assert ApSamples(lvis, "APr").units() == pytest.approx(1 / (0.75**2 + 0.25**2))
+    assert ApSamples(lvis, "APf").units() == 1
+    assert interval(ApSamples(lvis, "APf")) is None  # all of its objects are in one image
 
 
 def test_the_engines_give_the_same_table():
