@@ -9,6 +9,7 @@ from pathlib import Path
 
 from instbench.execution.ablation import Answer, Number
 from instbench.reports.dot_plot import Dot, Panel, dot_plot
+from instbench.reports.numbers import format_number
 from instbench.runs.atomic import write_bytes
 
 __all__ = ["ablation_csv", "ablation_markdown", "ablation_plot", "write_answers"]
@@ -19,20 +20,17 @@ _COLUMNS = (
 )
 
 
-def _digits(value: float, unit: str, *, sign: bool = False) -> str:
-    plus = "+" if sign else ""
-    return f"{value:{plus}.3f}" if unit == "fraction" else f"{value:{plus}.4g}"
-
-
 def _with_interval(
     value: float | None, ci95: tuple[float, float] | None, unit: str, *, sign: bool = False
 ) -> str:
     if value is None:
         return "-"
-    text = _digits(value, unit, sign=sign)
+    text = format_number(value, unit, signed=sign)
     if ci95 is None:
         return text
-    return f"{text} [{_digits(ci95[0], unit, sign=sign)}, {_digits(ci95[1], unit, sign=sign)}]"
+    return (
+        f"{text} [{format_number(ci95[0], unit, signed=sign)}, {format_number(ci95[1], unit, signed=sign)}]"
+    )
 
 
 def _apart(number: Number) -> str:

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from rich.markup import escape
 from rich.table import Table
 
+from instbench.reports.numbers import format_number
 from instbench.statistics.comparison import Comparison, ComparisonRow, Difference, Estimate, WinRate
 
 __all__ = ["FORMATS", "comparison_terminal", "write_comparison"]
@@ -22,25 +23,20 @@ _NOTE = (
 )
 
 
-def _number(value: float, unit: str, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    return f"{value:{sign}.3f}" if unit == "fraction" else f"{value:{sign}.4g}"
-
-
 def _estimate(one: Estimate, unit: str) -> str:
     if one.value is None:
         return "-"
-    text = _number(one.value, unit)
+    text = format_number(one.value, unit)
     if one.ci95 is None:
         return text
-    return f"{text} [{_number(one.ci95[0], unit)}, {_number(one.ci95[1], unit)}]"
+    return f"{text} [{format_number(one.ci95[0], unit)}, {format_number(one.ci95[1], unit)}]"
 
 
 def _difference(one: Difference | None, unit: str) -> str:
     if one is None:
         return ""
-    low, high = (_number(end, unit, signed=True) for end in one.ci95)
-    return f"{_number(one.value, unit, signed=True)} [{low}, {high}]"
+    low, high = (format_number(end, unit, signed=True) for end in one.ci95)
+    return f"{format_number(one.value, unit, signed=True)} [{low}, {high}]"
 
 
 def _p_value(one: Difference | None) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from instbench.reports.numbers import format_number
 from instbench.runs.records import MetricRecord, ResultsRecord, SliceRecord
 
 __all__ = [
@@ -19,18 +20,17 @@ __all__ = [
 
 
 def format_value(record: MetricRecord | None) -> str:
-    """Formats a number: fractions with three decimals, others with four digits; a dash where there is none."""
+    """Formats a number; a dash where there is none."""
     if record is None or record.value is None:
         return "-"
-    return f"{record.value:.3f}" if record.unit == "fraction" else f"{record.value:.4g}"
+    return format_number(record.value, record.unit)
 
 
 def format_interval(record: MetricRecord | SliceRecord | None) -> str:
     """Formats the 95 % interval of a number; empty where there is none."""
     if record is None or record.ci95 is None:
         return ""
-    fraction = getattr(record, "unit", "fraction") == "fraction"
-    low, high = (f"{end:.3f}" if fraction else f"{end:.4g}" for end in record.ci95)
+    low, high = (format_number(end, getattr(record, "unit", "fraction")) for end in record.ci95)
     return f"[{low}, {high}]"
 
 

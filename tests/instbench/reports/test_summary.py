@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
+from instbench.reports.numbers import format_number
 from instbench.reports.summary import (
     comparison_table,
     failures_table,
@@ -80,3 +81,16 @@ def test_failures_and_slices_have_tables_of_their_own():
     shown = text(slices_table([full]))
     assert "small" in shown
     assert "0.250" in shown
+
+
+def test_numbers_keep_their_digits() -> None:
+    assert [format_number(one, "distance") for one in (0.0, 5.0, 10.8, 107.27, 1234.5, -0.0647)] == [
+        "0.000",
+        "5.000",
+        "10.80",
+        "107.3",
+        "1234",
+        "-0.06470",
+    ]
+    assert format_number(1.0, "fraction") == "1.000"
+    assert format_number(0.5, "distance", signed=True) == "+0.5000"
