@@ -25,6 +25,7 @@ __all__ = [
     "check_polygons",
     "decode",
     "encode",
+    "nearest",
     "from_coco_segmentation",
     "resize",
     "run_lengths",
@@ -105,9 +106,15 @@ def check(rle: MaskRLE) -> None:
     Raises:
         InputError: If a side is out of range or the runs do not add up to height x width.
     """
+    _checked_runs(rle)
+
+
+def _checked_runs(rle: MaskRLE) -> list[int]:
     if not (0 < rle.height <= MAX_SIDE and 0 < rle.width <= MAX_SIDE):
         raise InputError(f"mask: size {rle.width}x{rle.height} is not between 1 and {MAX_SIDE} pixels a side")
-    _check_total(sum(run_lengths(rle.counts)), rle.height, rle.width)
+    runs = run_lengths(rle.counts)
+    _check_total(sum(runs), rle.height, rle.width)
+    return runs
 
 
 def decode(rle: MaskRLE) -> NDArray[np.bool_]:
@@ -122,8 +129,7 @@ def decode(rle: MaskRLE) -> NDArray[np.bool_]:
     Raises:
         InputError: If a side is out of range or the runs do not add up to height x width.
     """
-    check(rle)
-    runs = np.asarray(run_lengths(rle.counts), dtype=np.int64)
+    runs = np.asarray(_checked_runs(rle), dtype=np.int64)
     flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     return np.ascontiguousarray(flat.reshape(rle.width, rle.height).T)
 
@@ -204,9 +210,23 @@ def resize(rle: MaskRLE, height: int, width: int) -> MaskRLE:
         raise InputError(f"mask: cannot resize to {width}x{height}; sides must be positive")
     if (height, width) == (rle.height, rle.width):
         return rle
-    rows = (2 * np.arange(height) + 1) * rle.height // (2 * height)
-    columns = (2 * np.arange(width) + 1) * rle.width // (2 * width)
-    return encode(decode(rle)[np.ix_(rows, columns)])
+    return encode(nearest(decode(rle), height, width))
+
+
+def nearest(mask: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
+    """Resizes a decoded mask, as `resize` does an encoded one.
+
+    Args:
+        mask: bool [H, W].
+        height: Target height in pixels.
+        width: Target width in pixels.
+
+    Returns:
+        bool [height, width].
+    """
+    rows = (2 * np.arange(height) + 1) * mask.shape[0] // (2 * height)
+    columns = (2 * np.arange(width) + 1) * mask.shape[1] // (2 * width)
+    return mask[np.ix_(rows, columns)]
 
 
 def _check_total(total: int, height: int, width: int) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from instbench.reports.html import build_comparison, build_report
+from tests.browser.measure import measure
 from tests.browser.waiting import eventually
+from tests.instbench.reports.html.dense import make_dense_run
 from tests.instbench.reports.html.synthetic import make_run
 
 
@@ -151,3 +153,10 @@ def test_two_runs_side_by_side(page: Any, tmp_path: Path) -> None:
     assert "-0.20" in page.locator(".card").first.inner_text()
     page.locator(".card").first.click()
     eventually(page.locator("#image-body tbody")).to_have_count(2)
+
+
+def test_a_dense_report_is_quick(page, tmp_path):
+    report = build_report(make_dense_run(tmp_path / "run", 60))
+    found = measure(page, report.as_uri())
+    assert page.locator("#status").inner_text().endswith("of 60 images")
+    assert max(found.values()) < 5000  # 20 to 150 here; the machine may be busy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from instbench.layouts.rle import decode, resize
+from instbench.layouts.rle import decode, nearest
 from instbench.layouts.types import MaskRLE
 
 __all__ = ["SCALE", "mask_outlines"]
@@ -27,8 +27,8 @@ def mask_outlines(mask: MaskRLE) -> list[list[int]]:
         Closed polygons as flat lists x0, y0, x1, y1, ... in drawing units (0 to `SCALE`, x right, y down).
     """
     height, width = min(mask.height, _SIDE), min(mask.width, _SIDE)
-    inside = decode(resize(mask, height, width) if (height, width) != (mask.height, mask.width) else mask)
-    contours, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    inside = nearest(decode(mask), height, width).astype(np.uint8)
+    contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     outlines = []
     for contour in contours:
         simple = cv2.approxPolyDP(contour, _TOLERANCE, closed=True).reshape(-1, 2)

@@ -16,6 +16,7 @@ from instbench.cli.main import main
 from instbench.errors import InputError
 from instbench.reports.html import build_report, pictures
 from instbench.runs.store import RunFolder
+from tests.instbench.reports.html.dense import make_dense_run
 from tests.instbench.reports.html.synthetic import HOSTILE, make_run
 
 
@@ -170,3 +171,18 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     (run / "results.json").unlink()
     assert main(["report", str(run)]) == 2
     assert "score the run first" in capsys.readouterr().err
+
+
+def test_a_dense_run_becomes_a_page(tmp_path: Path) -> None:
+    page = build_report(make_dense_run(tmp_path / "run", 44))
+    images = data_of(page)["images"]
+    assert len(images) == 44
+    assert max(len(one["asked"]) for one in images) > 7
+    view = images[3]["views"][0]
+    assert view["picture"].startswith("data:image/webp;base64,")
+    assert all(one["mask"] for one in images[3]["asked"])
+    # Of 50 detections those that answer an object or are above 0.3 are drawn.
+    assert len(view["found"]) < 25
+    assert sum(one.get("detection") is not None for one in view["outcomes"]) == sum(
+        one["found"] for one in view["outcomes"]
+    )
