@@ -95,8 +95,9 @@ class Board:
 def rank_ranges(numbers: dict[str, Number]) -> dict[str, tuple[int, int]]:
     """Best and worst rank of every run that the intervals allow.
 
-    Two numbers differ when an unpaired normal test, with standard errors from the widths of the 95 % intervals,
-    says so after Holm's correction over all pairs. Runs without an interval get no rank.
+    Two numbers differ when an unpaired normal test says so after Holm's correction over all pairs. The standard errors
+    come from the sides of the 95 % intervals that face each other, since intervals near 0 and 1 are lopsided (Newcombe
+    1998). Runs without an interval get no rank.
 
     Args:
         numbers: One metric of every run, by any key.
@@ -104,27 +105,31 @@ def rank_ranges(numbers: dict[str, Number]) -> dict[str, tuple[int, int]]:
     Returns:
         Ranks from 1, both ends included; overlapping ranges are statistical ties.
     """
-    usable = {key: (one.value, one.ci95, one) for key, one in numbers.items()}
-    known = {
-        key: (value, (interval[1] - interval[0]) / (2 * _Z95), one.higher_is_better)
-        for key, (value, interval, one) in usable.items()
-        if value is not None and interval is not None
-    }
+    known = {key: one for key, one in numbers.items() if one.value is not None and one.ci95 is not None}
     tests = []
-    for first, second in combinations(known, 2):
-        (a, error_a, higher), (b, error_b, _) = known[first], known[second]
-        error = math.hypot(error_a, error_b)
-        p = math.erfc(abs(a - b) / error / math.sqrt(2)) if error > 0 else float(a == b)
-        better, worse = (first, second) if (a > b) == higher else (second, first)
-        tests.append((p, better, worse))
+    for pair in combinations(known, 2):
+        high, low = sorted(pair, key=lambda key: known[key].value or 0.0, reverse=True)
+        better, worse = (high, low) if known[high].higher_is_better else (low, high)
+        tests.append((_p_value(known[high], known[low]), better, worse))
     above = dict.fromkeys(known, 0)
     below = dict.fromkeys(known, 0)
     for position, (p, better, worse) in enumerate(sorted(tests)):
-        if p * (len(tests) - position) > _LEVEL:
+        if p * (len(tests) - position) >= _LEVEL:
             break
         above[worse] += 1
         below[better] += 1
     return {key: (1 + above[key], len(known) - below[key]) for key in known}
+
+
+def _p_value(high: Number, low: Number) -> float:
+    """Two-sided, of no difference; both have an interval."""
+    if high.value is None or low.value is None or high.ci95 is None or low.ci95 is None:
+        return 1.0
+    gap = high.value - low.value
+    error = math.hypot(high.value - high.ci95[0], low.ci95[1] - low.value) / _Z95
+    if error <= 0:
+        return float(gap <= 0)
+    return math.erfc(gap / error / math.sqrt(2))
 
 
 def _number(record: dict[str, Any]) -> Number:

@@ -37,6 +37,20 @@ def test_lower_is_better_and_missing_intervals():
     assert rank_ranges({"far": far, "near": near, "bare": bare}) == {"far": (2, 2), "near": (1, 1)}
 
 
+def test_the_sides_that_face_each_other_count():
+    """All hit on few images: the interval reaches down only, and what it says of the upper end is no error."""
+    full = Number(1.0, (0.8, 1.0), 16, 0, "fraction", True)
+    near = Number(0.86, (0.81, 0.90), 64, 0, "fraction", True)
+    lopsided = Number(0.79, (0.5, 0.80), 64, 0, "fraction", True)
+    assert rank_ranges({"full": full, "near": near}) == {"full": (1, 2), "near": (1, 2)}
+    assert rank_ranges({"full": full, "far": lopsided}) == {"full": (1, 1), "far": (2, 2)}
+
+
+def test_without_any_error_only_equal_numbers_tie():
+    sure = numbers(a=(0.5, 0.0), b=(0.5, 0.0), c=(0.4, 0.0))
+    assert rank_ranges(sure) == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}
+
+
 @pytest.mark.parametrize(
     "change",
     [
