@@ -164,12 +164,10 @@ def _whole(parts: Sequence[_Part], image_store: StoreKind) -> RunRecord:
 
 def _copy_images(run: RunFolder, sources: Mapping[str, ImageStore], size: int) -> None:
     for key, source in sources.items():
-        data = source.read(key)
-        if run.has_image(key, size):
-            if run.pictures.read(key) == data:
-                continue
+        if not run.has_image(key, size):
+            run.pictures.write(key, source.read(key))
+        elif run.pictures.sha256(key) != source.sha256(key):
             raise _disagree(run.pictures, source, key)
-        run.pictures.write(key, data)
 
 
 def _join_logs(run: RunFolder, parts: Sequence[_Part], keys: Sequence[str]) -> None:

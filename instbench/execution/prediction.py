@@ -57,9 +57,7 @@ def predict_disk(folder: RunFolder, images: int, canvas_size: int, *, there: int
     Returns:
         The prediction: as much per image as those of the folder take, or an assumption where there are none.
     """
-    # Files or archives: either way it is the folder's size that counts.
-    held = sum(path.stat().st_size for path in folder.images.iterdir()) if there else 0
-    each = held / there if there else defaults.BYTES_PER_PIXEL * canvas_size**2
+    each = folder.pictures.size_in_bytes() / there if there else defaults.BYTES_PER_PIXEL * canvas_size**2
     place = _existing(folder.root)
     needed = round(images * (each + defaults.BYTES_PER_OBSERVATION))
     return Disk(needed, shutil.disk_usage(place).free, there > 0)

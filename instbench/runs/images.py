@@ -13,8 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from instbench.defaults import IMAGE_STORES, StoreKind
 from instbench.errors import InputError
 from instbench.runs.atomic import remove_temporary, sha256_bytes, write_bytes
+from instbench.runs.away import KnownImage, supplier_of
 
-__all__ = ["UNREADABLE", "ImageFiles", "ImageStore", "StoreKind", "check_store", "file_name"]
+__all__ = ["UNREADABLE", "ImageFiles", "ImageStore", "StoreKind", "check_store", "file_name", "whole_size"]
 
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
@@ -46,6 +47,16 @@ def check_store(kind: str) -> StoreKind:
         if kind == known:
             return known
     raise InputError(f"--image-store {kind}: give {' or '.join(IMAGE_STORES)}")
+
+
+def whole_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height of a PNG file whose every byte is there, by its check sums; else None."""
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            image.verify()
+    except UNREADABLE:
+        return None
+    return image.size if data.endswith(_PNG_END) else None
 
 
 class ImageStore(ABC):
@@ -95,17 +106,16 @@ class ImageStore(ABC):
         return self._whole_size(image_key) == (size, size)
 
     def _whole_size(self, image_key: str) -> tuple[int, int] | None:
-        """Width and height of an image whose every byte is there, by the check sums of PNG; else None."""
+        """Width and height of an image if it is there and whole, else None."""
         try:
             data = self.read(image_key)
         except OSError:
             return None
-        try:
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-                image.verify()
-        except UNREADABLE:
-            return None
-        return image.size if data.endswith(_PNG_END) else None
+        return whole_size(data)
+
+    def size_in_bytes(self) -> int:
+        """Returns the bytes of all images, with what surrounds them."""
+        return sum(path.stat().st_size for path in self.folder.iterdir()) if self.folder.is_dir() else 0
 
     def open(self, image_key: str) -> Image.Image:
         """Returns the decoded image in RGB.
@@ -129,7 +139,7 @@ class ImageStore(ABC):
 
 
 class ImageFiles(ImageStore):
-    """One file per image, ``<image key>.png``."""
+    """One file per image, ``<image key>.png``; those at an address are fetched when they are read."""
 
     kind = "files"
 
@@ -139,9 +149,9 @@ class ImageFiles(ImageStore):
 
     def keys(self) -> list[str]:
         """Returns the keys of the stored images, sorted."""
-        if not self.folder.is_dir():
-            return []
-        names = (path.name for path in self.folder.iterdir() if path.is_file())
+        names = set(self._away())
+        if self.folder.is_dir():
+            names |= {path.name for path in self.folder.iterdir() if path.is_file()}
         return sorted(
             name.removesuffix(".png")
             for name in names
@@ -150,7 +160,36 @@ class ImageFiles(ImageStore):
 
     def read(self, image_key: str) -> bytes:
         """Returns the bytes of the PNG file."""
-        return self._path(image_key).read_bytes()
+        path = self._path(image_key)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            supplier = supplier_of(path)
+            if supplier is None or not supplier.fetch(path):
+                raise
+            return path.read_bytes()
+
+    def sha256(self, image_key: str) -> str:
+        """Returns the SHA-256 of the PNG file in hexadecimal."""
+        known = self._known(image_key)
+        return super().sha256(image_key) if known is None else known.sha256
+
+    def size_in_bytes(self) -> int:
+        """Returns the bytes of all images."""
+        return super().size_in_bytes() + sum(self._away().values())
+
+    def _whole_size(self, image_key: str) -> tuple[int, int] | None:
+        known = self._known(image_key)
+        return super()._whole_size(image_key) if known is None else (known.width, known.height)
+
+    def _away(self) -> dict[str, int]:
+        supplier = supplier_of(self.folder)
+        return {} if supplier is None else supplier.away(self.folder)
+
+    def _known(self, image_key: str) -> KnownImage | None:
+        path = self._path(image_key)
+        supplier = supplier_of(path)
+        return None if supplier is None else supplier.known(path)
 
     def write(self, image_key: str, data: bytes) -> None:
         """Writes the file atomically."""

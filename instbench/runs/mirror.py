@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import tempfile
+import threading
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -14,6 +15,8 @@ from pathlib import Path
 from instbench.datasets.home import data_home
 from instbench.errors import InputError
 from instbench.runs.atomic import TEMPORARY_PREFIX, append_line, sha256_bytes, watching, write_bytes
+from instbench.runs.away import HASHES_NAME, ImageHashes, KnownImage, supplying
+from instbench.runs.images import whole_size
 from instbench.runs.lock import RunLock
 from instbench.runs.remote import Target, TargetFile, TargetLock, is_url
 from instbench.runs.store import belongs_to_run, split_run
@@ -101,7 +104,8 @@ def opened(where: Where, *, write: bool, only: Collection[str] | None = None) ->
             mirror = _Mirror(target, Path(temporary))
             with _named(mirror.root, target):
                 mirror.pull(only)
-                yield Place(mirror.root, target.name)
+                with supplying(mirror.root, mirror):
+                    yield Place(mirror.root, target.name)
         return
     target.check_folder()
     staging = data_home() / "staging" / sha256_bytes(target.name.encode())[:16]
@@ -116,7 +120,7 @@ def opened(where: Where, *, write: bool, only: Collection[str] | None = None) ->
         mirror.pull()
         logger.info("%s: mirrored in %s", target.name, mirror.root)
         try:
-            with watching(mirror.finished):
+            with watching(mirror.finished), supplying(mirror.root, mirror):
                 yield Place(mirror.root, target.name)
         except BaseException:
             with contextlib.suppress(InputError):  # the first error is the one to report
@@ -141,7 +145,8 @@ class _Mirror:
 
     ``mirror.jsonl`` beside the folder says what was last seen there of each file: a file that the target has with
     another token is newer there, one that it no longer has was deleted there, and one that was never there is ours
-    to push.
+    to push. Single images are left where they are until somebody reads them; ``image_hashes.jsonl`` says enough of them
+    for most purposes.
     """
 
     def __init__(self, target: Target, staging: Path, lock: TargetLock | None = None) -> None:
@@ -150,13 +155,18 @@ class _Mirror:
         self._lock = lock
         self._state_file = staging / "mirror.jsonl"
         self._state = self._read_state()
+        self._away: dict[str, TargetFile] = {}
+        self._fetching: set[str] = set()
+        self._gone: set[str] = set()
+        self._hashes: dict[str, ImageHashes] = {}
+        self._mutex = threading.RLock()
         self._waiting: dict[str, int] = {}
         self._pushed_at = time.monotonic()
 
     # -- from the target
 
     def pull(self, only: Collection[str] | None = None) -> None:
-        """Fetches what is there and not here, all of it or only files of these names in a run."""
+        """Fetches what is there and not here, but for single images; or only files of these names in a run."""
         there = self.target.files()
         self._refuse_strangers(there)
         self.root.mkdir(exist_ok=True)
@@ -167,6 +177,8 @@ class _Mirror:
         there = {name: file for name, file in there.items() if _is_ours(name)}
         if only is not None:
             there = {name: file for name, file in there.items() if split_run(name)[1] in only}
+        elif self._lock is None:
+            there = {name: file for name, file in there.items() if not _is_written_only(name)}
         self._drop_former_runs(there)
         for name in [name for name in self._state if name not in there]:
             (self.root / name).unlink(missing_ok=True)
@@ -175,7 +187,13 @@ class _Mirror:
         for name, file in sorted(there.items(), key=lambda item: item[0].endswith("run.json")):
             path = self.root / name
             known = self._state.get(name)
-            if not path.is_file() or known is None or known.token != file.token:
+            if path.is_file() and known is not None and known.token == file.token:
+                continue
+            if _is_image(name):
+                path.unlink(missing_ok=True)
+                self._away[name] = file
+                self._state.pop(name, None)
+            else:
                 self.target.get(name, path)
                 self._note(name, _Known.of(file.token, path))
         self._compact()
@@ -208,6 +226,59 @@ class _Mirror:
                 f"{self.target.name}: holds files that are no run ({', '.join(strangers[:3])}); choose another address"
             )
 
+    # -- images that are there and not here, see `Supplier`
+
+    def away(self, folder: Path) -> dict[str, int]:
+        """Returns names and bytes of the images of a folder that are only there."""
+        below = self._name(folder) + "/"
+        return {
+            name.removeprefix(below): file.size for name, file in self._away.items() if name.startswith(below)
+        }
+
+    def known(self, path: Path) -> KnownImage | None:
+        """What is known of an image that is only there."""
+        name = self._name(path)
+        file = self._away.get(name)
+        return None if file is None else self._hashes_of(name).find(path.name, file.token)
+
+    def fetch(self, path: Path) -> bool:
+        """Fetches an image that is only there."""
+        name = self._name(path)
+        file = self._away.get(name)
+        if file is None:
+            return False
+        self._fetching.add(name)
+        try:
+            self.target.get(name, path)
+        finally:
+            self._fetching.discard(name)
+        with self._mutex:  # a report reads images in threads
+            self._away.pop(name, None)
+            self._note(name, _Known.of(file.token, path))
+            if self._lock is not None:
+                self._note_hash(name, file.token)
+        return True
+
+    def forget(self, folder: Path) -> None:
+        """Deletes the images of a folder that are only there, with the next ``run.json``."""
+        for name in [f"{self._name(folder)}/{name}" for name in self.away(folder)]:
+            del self._away[name]
+            self._gone.add(name)
+        self._hashes.pop(split_run(self._name(folder) + "/")[0], None)
+
+    def _hashes_of(self, name: str) -> ImageHashes:
+        run = split_run(name)[0]
+        if run not in self._hashes:
+            self._hashes[run] = ImageHashes(self.root / run / HASHES_NAME)
+        return self._hashes[run]
+
+    def _note_hash(self, name: str, token: str) -> None:
+        path = self.root / name
+        data = path.read_bytes()
+        size = whole_size(data)
+        if size is not None:
+            self._hashes_of(name).add(path.name, token, KnownImage(sha256_bytes(data), *size))
+
     # -- to the target
 
     def finished(self, path: Path) -> None:
@@ -215,8 +286,9 @@ class _Mirror:
         if self.root not in path.parents:
             return
         name = self._name(path)
-        if not _is_ours(name):
+        if not _is_ours(name) or name in self._fetching:
             return
+        self._away.pop(name, None)
         if not _grows(name):
             if name.endswith("run.json"):
                 self._push_waiting()
@@ -235,10 +307,11 @@ class _Mirror:
     def flush(self) -> None:
         """Makes the target equal to this folder."""
         self._remove_gone()
-        for name in self._local():
-            known = self._state.get(name)
-            if known is None or _Known.of(known.token, self.root / name) != known:
-                self._push(name)
+        for images in (True, False):  # the file of their hashes grows with the images
+            for name in [name for name in self._local() if _is_image(name) == images]:
+                known = self._state.get(name)
+                if known is None or _Known.of(known.token, self.root / name) != known:
+                    self._push(name)
 
     def _push_waiting(self) -> None:
         for name in list(self._waiting):
@@ -252,13 +325,19 @@ class _Mirror:
         if self._lock is not None:
             self._lock.check()
         before = _Known.of("", self.root / name)  # what is written meanwhile is pushed again
-        self._note(name, replace(before, token=self.target.put(self.root / name, name).token))
+        token = self.target.put(self.root / name, name).token
+        self._gone.discard(name)
+        self._note(name, replace(before, token=token))
+        if _is_image(name):
+            self._note_hash(name, token)
 
     def _remove_gone(self) -> None:
-        for name in [name for name in self._state if not (self.root / name).exists()]:
+        gone = {*self._gone, *(name for name in self._state if not (self.root / name).exists())}
+        for name in sorted(gone, key=lambda name: (name.endswith("run.json"), name)):
             if self._lock is not None:
                 self._lock.check()
             self.target.remove(name)
+            self._gone.discard(name)
             self._note(name, None)
 
     # -- what is known
@@ -309,7 +388,17 @@ def _is_ours(name: str) -> bool:
 
 def _grows(name: str) -> bool:
     """Whether a file is written piece by piece."""
-    return name.endswith(".tar") or split_run(name)[1] == "images.jsonl"
+    return name.endswith(".tar") or split_run(name)[1] in ("images.jsonl", HASHES_NAME)
+
+
+def _is_image(name: str) -> bool:
+    """Whether a file is a single image."""
+    return split_run(name)[1].startswith("images/") and name.endswith(".png")
+
+
+def _is_written_only(name: str) -> bool:
+    """Whether no verb reads a file that another one wrote."""
+    return split_run(name)[1].startswith(("report.html", "report_files/", "overlays/"))
 
 
 def _identity(run_json: bytes | None) -> tuple[str, str] | None:

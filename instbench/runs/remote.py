@@ -32,7 +32,7 @@ LOCK_SETTLES = 1.0
 """Seconds between taking over a lock that was left behind and reading it back."""
 
 _PUT_IS_ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "memory"}
-# A listing and a look at one file may tell the time in different zones and precision, so a check sum goes first.
+# A listing and a look at one file may tell the time in different precision, so a check sum goes first.
 _CHECK_SUMS = ("ETag", "etag", "md5Hash", "content_md5", "generation")
 _TIMES = ("mtime", "LastModified", "last_modified", "created")
 _EXTRAS = {"s3": "s3", "s3a": "s3"}
@@ -207,9 +207,10 @@ def _file(info: dict[str, Any]) -> TargetFile:
 
 
 def _time(told: object) -> str:
+    """A time as seconds: a listing may give a date, and a look at the file seconds or a date of another zone."""
     if isinstance(told, datetime) and told.tzinfo is not None:
-        return told.astimezone(UTC).isoformat()
-    return str(told)
+        told = told.timestamp()
+    return f"{told:.6f}" if isinstance(told, int | float) else str(told)
 
 
 class TargetLock:

@@ -24,6 +24,7 @@ from instbench.runs.atomic import (
     sync_folder,
     write_json,
 )
+from instbench.runs.away import HASHES_NAME, supplier_of
 from instbench.runs.identity import identity_differences
 from instbench.runs.images import ImageFiles, ImageStore, StoreKind
 from instbench.runs.lock import LOCK_NAME
@@ -36,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 _FILES = (
     *("run.json", "layouts.jsonl", "images.jsonl", "instances.parquet"),
-    *("samples.npz", "results.json", "report.html"),
+    *("samples.npz", "results.json", "report.html", HASHES_NAME),
 )
 _FOLDERS = {
     "images": re.compile(r"[a-z0-9._-]+\.png|images-[0-9]+\.tar"),
@@ -110,6 +111,9 @@ class RunFolder:
             return
         # Without run.json nobody knows what made the pictures in here; they must not pass for ours.
         strangers = [path.name for path in self._content() if not self._is_ours(path)]
+        supplier = supplier_of(self.images)
+        if supplier is not None and supplier.away(self.images):
+            strangers.append(self.images.name)
         if strangers:
             raise InputError(
                 f"{self.root}: holds files that are no run ({', '.join(sorted(strangers)[:3])}); choose another -o"
@@ -159,6 +163,9 @@ class RunFolder:
                 if path.is_file() and pattern.fullmatch(path.name):
                     path.unlink()
             sync_folder(folder)
+        supplier = supplier_of(self.images)
+        if supplier is not None:
+            supplier.forget(self.images)
         shutil.rmtree(self.observations / "parts", ignore_errors=True)
         for name in reversed(_FILES):
             (self.root / name).unlink(missing_ok=True)

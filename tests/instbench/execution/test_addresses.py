@@ -15,6 +15,7 @@ from instbench.cli.main import main
 from instbench.errors import InputError
 from instbench.execution.shards import Shard
 from instbench.runs import mirror, remote
+from instbench.runs.away import HASHES_NAME
 from instbench.runs.lock import LOCK_NAME
 from instbench.runs.remote import Target, TargetLock, shown
 from tests.instbench.fakes import write_benchmark
@@ -59,6 +60,24 @@ def machine(tmp_path, monkeypatch):
     return move
 
 
+@pytest.fixture
+def fetched(monkeypatch) -> list[str]:
+    """Names of the files that are fetched, in order."""
+    names: list[str] = []
+    get = Target.get
+
+    def noted(self, name, path):
+        names.append(name)
+        get(self, name, path)
+
+    monkeypatch.setattr(Target, "get", noted)
+    return names
+
+
+def images(fetched: list[str]) -> list[str]:
+    return sorted(name for name in fetched if name.endswith(".png"))
+
+
 def names(address: str) -> set[str]:
     return set(Target(address).files())
 
@@ -75,7 +94,8 @@ def test_a_run_at_an_address_has_the_files_of_a_local_one(toy, tmp_path, fakes, 
     [outcome] = api.run(toy, address, model="fake", image_store=store)
     assert (outcome.made, outcome.address) == (5, address)
     here = {path.relative_to(tmp_path / "local").as_posix() for path in (tmp_path / "local").rglob("*.*")}
-    assert names(address) == here
+    extra = {HASHES_NAME} if store == "files" else set()
+    assert names(address) == here | extra
     for name in here - {"run.json", "images.jsonl"}:
         assert content(address, name) == (tmp_path / "local" / name).read_bytes(), name
     machine("second")
@@ -83,7 +103,7 @@ def test_a_run_at_an_address_has_the_files_of_a_local_one(toy, tmp_path, fakes, 
     seen = fakes.detector.seen
     [again] = api.run(toy, address, model="fake")
     assert (again.made, again.kept, fakes.generator.made, fakes.detector.seen) == (0, 5, [], seen)
-    assert names(address) == here
+    assert names(address) == here | extra
 
 
 @pytest.mark.parametrize("store", ["files", "archives"])
@@ -162,6 +182,7 @@ def test_another_run_is_refused_and_fresh_deletes_it_there_too(toy, fakes, addre
         "run.json",
         "layouts.jsonl",
         "images.jsonl",
+        HASHES_NAME,
         *(f"images/{key}.png" for key in KEYS),
     }
 
@@ -319,15 +340,99 @@ def test_what_tells_a_file_is_its_check_sum_else_its_time_in_any_zone():
     listed = {"size": 3, "ETag": '"abc"', "LastModified": noon}
     assert remote._file(listed) == remote._file({"size": 3, "ETag": "abc", "LastModified": there, "mtime": 1})
     assert remote._file({"size": 3, "mtime": noon}) == remote._file({"size": 3, "mtime": there})
+    assert remote._file({"size": 3, "mtime": noon}) == remote._file({"size": 3, "mtime": noon.timestamp()})
     assert remote._file({"size": 3, "mtime": noon}) != remote._file({"size": 3, "mtime": noon + timedelta(1)})
 
 
-def test_a_comparison_fetches_only_what_it_reads(toy, fakes, machine, monkeypatch):
-    api.run(toy, "memory://bucket/run", model="fake")
-    fetched, get = [], Target.get
-    monkeypatch.setattr(Target, "get", lambda self, name, path: (fetched.append(name), get(self, name, path)))
-    api.compare(["memory://bucket/run", "memory://bucket/run"], objects=True, slices=True)
+def test_a_comparison_fetches_only_what_it_reads(toy, fakes, bucket, machine, fetched):
+    api.run(toy, bucket, model="fake")
+    api.compare([bucket, bucket], objects=True, slices=True)
     assert sorted(set(fetched)) == ["instances.parquet", "results.json", "run.json", "samples.npz"]
+
+
+def test_a_run_that_goes_on_elsewhere_fetches_only_images_that_nobody_observed(
+    toy, tmp_path, fakes, address, machine, fetched
+):
+    api.run(toy, tmp_path / "local", model="fake")
+    fakes.generator.made.clear()
+    fakes.generator.stop_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        api.run(toy, address, model="fake")
+    fakes.generator.stop_after = None
+    machine("second")
+    assert main(["run", toy, "--model", "fake", "-o", address, "--dry-run"]) == 0
+    [outcome] = api.generate(toy, address, model="fake")
+    assert (outcome.made, outcome.kept, images(fetched)) == (2, 3, [])
+    machine("third")
+    api.run(toy, address, model="fake")
+    assert images(fetched) == [f"images/{key}.png" for key in KEYS]
+    assert content(address, "results.json") == (tmp_path / "local" / "results.json").read_bytes()
+    api.score(address)
+    assert len(images(fetched)) == 5
+    machine("fourth")
+    fakes.generator.made.clear()
+    [outcome] = api.run(toy, address, model="fake")
+    [again] = api.score(address)
+    assert (outcome.kept, again.kept, fakes.generator.made, len(images(fetched))) == (5, 5, [], 5)
+    assert names(address) >= {f"images/{key}.png" for key in KEYS}
+    assert content(address, "results.json") == (tmp_path / "local" / "results.json").read_bytes()
+    assert main(["report", address, "-o", str(tmp_path / "page.html")]) == 0
+    assert len(images(fetched)) == 10
+
+
+def test_images_whose_hashes_are_not_there_are_fetched_once(toy, fakes, bucket, machine, memory, fetched):
+    api.run(toy, bucket, model="fake")
+    hashes = content(bucket, HASHES_NAME)
+    memory.rm_file("/bucket/runs/try/" + HASHES_NAME)
+    machine("second")
+    api.run(toy, bucket, model="fake")
+    assert len(images(fetched)) == 5
+    assert sorted(content(bucket, HASHES_NAME).splitlines()) == sorted(hashes.splitlines())
+    machine("third")
+    # Another file under the name of an image: its hash is not that which was noted, and it is no image.
+    memory.pipe_file(f"/bucket/runs/try/images/{KEYS[1]}.png", b"torn")
+    memory.pipe_file("/bucket/runs/try/" + HASHES_NAME, hashes + b"\n[]\n{")
+    fakes.generator.made.clear()
+    [outcome] = api.run(toy, bucket, model="fake")
+    assert (outcome.made, outcome.kept, fakes.generator.made) == (1, 4, [KEYS[1]])
+    assert images(fetched)[-1:] == [f"images/{KEYS[4]}.png"]
+    assert len(images(fetched)) == 6
+    machine("fourth")
+    [outcome] = api.run(toy, bucket, model="fake")
+    assert (outcome.made, len(images(fetched))) == (0, 6)
+
+
+def test_fresh_deletes_images_that_were_never_fetched(toy, fakes, bucket, machine, fetched):
+    api.run(toy, bucket, model="fake")
+    machine("second")
+    api.generate(toy, bucket, model="fake", seed=7, shard=Shard(0, 2), fresh=True)
+    assert images(fetched) == []
+    assert {name for name in names(bucket) if "image" in name} == {
+        "images.jsonl",
+        HASHES_NAME,
+        *(f"images/{KEYS[n]}.png" for n in (0, 2, 4)),
+    }
+    assert len(content(bucket, HASHES_NAME).splitlines()) == 3
+
+
+def test_images_without_a_run_are_refused(toy, fakes, bucket, machine, memory):
+    api.run(toy, bucket, model="fake")
+    memory.rm_file("/bucket/runs/try/run.json")
+    machine("second")
+    with pytest.raises(InputError, match=r"holds files that are no run \(images, .*choose another -o"):
+        api.run(toy, bucket, model="fake")
+    assert f"images/{KEYS[0]}.png" in names(bucket)
+
+
+def test_a_merge_that_goes_on_fetches_only_what_is_not_joined_yet(toy, fakes, bucket, machine, fetched):
+    parts = [f"{bucket}/part-{index}" for index in range(2)]
+    for index, part in enumerate(parts):
+        api.generate(toy, part, model="fake", shard=Shard(index, 2))
+    api.merge(parts, f"{bucket}/all")
+    assert len(images(fetched)) == 5
+    machine("second")
+    api.merge(parts, f"{bucket}/all")
+    assert len(images(fetched)) == 5
 
 
 def test_addresses_are_shown_without_credentials():
