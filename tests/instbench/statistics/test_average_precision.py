@@ -7,8 +7,8 @@ import pytest
 
 from instbench.statistics.average_precision import AP_NUMBERS, ApSamples
 from instbench.statistics.intervals import interval
-from instbench.statistics.resampling import Resamples
-from instbench.statistics.samples import pool_repeats
+from instbench.statistics.resampling import Resamples, draw_resamples
+from instbench.statistics.samples import RatioSamples, pool_repeats
 from metrics import coco_average_precision, evaluate_average_precision, evaluate_lvis_average_precision
 from metrics.functional import ap_engines
 from tests.metrics.functional.test_lvis_average_precision import federated, reference
@@ -160,6 +160,25 @@ def test_an_image_tells_as_much_as_its_share_of_each_category():
     assert ApSamples(lvis, "APr").units() == pytest.approx(1 / (0.75**2 + 0.25**2))
     assert ApSamples(lvis, "APf").units() == 1
     assert interval(ApSamples(lvis, "APf")) is None  # all of its objects are in one image
+
+
+def test_the_standard_error_of_recall_is_that_of_a_mean_over_images():
+    """Recall is a mean over objects: what resamples say of it must agree with the jackknife, at few images too."""
+    truth, _ = _pair(0, categories=(3,))
+    box = {"bbox": [0.0, 0.0, 60.0, 60.0], "area": 3600.0, "iscrowd": 0, "category_id": 3}
+    truth["annotations"] = [
+        {**box, "id": number, "image_id": one["id"]} for number, one in enumerate(truth["images"], 1)
+    ]
+    found = [
+        {"image_id": 10 + place, "category_id": 3, "bbox": [0.0, 0.0, 60.0, side], "score": 0.9}
+        for place, side in enumerate((60.0, 34.0, 40.0, 52.0, 57.0))
+    ]
+    recall = ApSamples(_matches(truth, found), "ar100")
+    shares = np.array([1.0, 0.2, 0.4, 0.8, 1.0] + [0.0] * 7)
+    mean = RatioSamples(shares, np.ones(IMAGES))
+    assert recall.value() == pytest.approx(mean.value())
+    ends = interval(recall, draw_resamples(IMAGES, 20_000))
+    assert ends == pytest.approx(interval(mean), rel=0.01)
 
 
 def test_the_engines_give_the_same_table():
