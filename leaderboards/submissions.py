@@ -90,6 +90,8 @@ def check_results(path: Path) -> list[str]:
     file = results_file(path)
     try:
         content = _load(file)
+    except FileNotFoundError:
+        return [f"{file}: no such file or folder; give a results.json or a finished run"]
     except (OSError, ValueError, RecursionError) as error:
         return [f"{file}: field (root): unreadable ({error}); give a results.json or a finished run"]
     if not isinstance(content, dict):

@@ -14,6 +14,7 @@ from instbench.errors import EXIT_DONE
 __all__ = ["register", "run"]
 
 _FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
+_ENDINGS = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".json": "json", ".html": "html"}
 
 
 def register(subparsers: Any) -> None:
@@ -35,7 +36,11 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--labels", nargs="+", metavar="NAME", help="names, one per RUN")
     parser.add_argument("--slices", action="store_true", help="also every number in every bin")
     parser.add_argument("--win-rate", action="store_true", help="on how many images a run does better")
-    parser.add_argument("--format", choices=_FORMATS, default="table")
+    parser.add_argument(
+        "--format",
+        choices=_FORMATS,
+        help="default: by the ending of -o (.csv, .md, .tex, .json, .html), else table",
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write there instead of printing")
 
 
@@ -56,6 +61,12 @@ def run(args: argparse.Namespace) -> int:
     from instbench.reports.comparison import comparison_terminal, write_comparison
     from instbench.runs.atomic import write_bytes
 
+    output: Path | None = args.output
+    table_format = args.format or _ENDINGS.get(output.suffix.lower() if output else "", "table")
+    if output is not None and table_format == "table":
+        raise InputError(f"-o {output}: the format table is for the terminal; add --format csv or another")
+    if output is not None and not output.parent.is_dir():
+        raise InputError(f"-o {output}: no folder {output.parent}; make it first, or choose another")
     comparisons = compare(
         [_repeats(text) for text in args.runs],
         labels=args.labels,
@@ -63,18 +74,15 @@ def run(args: argparse.Namespace) -> int:
         slices=args.slices,
         objects=args.win_rate,
     )
-    if args.format == "table":
-        if args.output is not None:
-            raise InputError(
-                f"-o {args.output}: the format table is for the terminal; add --format csv or another"
-            )
+    if table_format == "table":
         console = make_console()
         for one in comparisons:
             console.print(comparison_terminal(one, win_rate=args.win_rate))
         return EXIT_DONE
-    text = write_comparison(comparisons, args.format, win_rate=args.win_rate)
-    if args.output is None:
+    text = write_comparison(comparisons, table_format, win_rate=args.win_rate)
+    if output is None:
         sys.stdout.write(text)
     else:
-        write_bytes(args.output, text.encode())
+        write_bytes(output, text.encode())
+        print(output)
     return EXIT_DONE

@@ -55,7 +55,9 @@ def _refuse_problems(paths: list[Path]) -> None:
 
     problems = [line for path in paths for line in check_results(path)]
     if problems:
-        raise InputError(f"{len(problems)} problems in {len(paths)} submissions; see above", problems)
+        found = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        checked = "1 submission" if len(paths) == 1 else f"{len(paths)} submissions"
+        raise InputError(f"{found} in {checked}; see above", problems)
 
 
 def _check(args: argparse.Namespace) -> int:

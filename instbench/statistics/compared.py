@@ -176,8 +176,7 @@ def _check_layouts(first: ScoredRun, other: ScoredRun) -> None:
 
 
 def _listed(differing: Sequence[FieldDifference]) -> str:
-    listed = "; ".join(f"{one.field} ({_short(one.theirs)} and {_short(one.ours)})" for one in differing[:6])
-    return listed + (f" and {len(differing) - 6} more" if len(differing) > 6 else "")
+    return "; ".join(f"{one.field} ({_short(one.theirs)} and {_short(one.ours)})" for one in differing)
 
 
 def _short(value: object) -> str:

@@ -25,3 +25,6 @@ def test_every_problem_is_said_and_nothing_is_filed(tmp_path, capsys):
     assert lines[2].startswith("error: 2 problems")
     assert not (tmp_path / "board").exists()
     assert main(["leaderboard", "build", str(tmp_path / "none"), "-o", str(tmp_path / "site")]) == 2
+    assert "none: no such file or folder" in capsys.readouterr().err
+    assert main(["leaderboard", "check", str(tmp_path / "none")]) == 2
+    assert "1 problem in 1 submission;" in capsys.readouterr().err

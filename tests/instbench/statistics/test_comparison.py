@@ -128,6 +128,14 @@ def test_the_command_line(runs, tmp_path, capsys):
     assert "two" in capsys.readouterr().out
     assert main(["compare", a, b, "--format", "csv", "-o", str(tmp_path / "table.csv")]) == 0
     assert (tmp_path / "table.csv").read_text().startswith("benchmark,")
+    assert main(["compare", a, b, "-o", str(tmp_path / "table.tex")]) == 0
+    assert (tmp_path / "table.tex").read_text().startswith("%")
+    capsys.readouterr()
+    for place, word in (("table.txt", "is for the terminal"), ("none/table.csv", "no folder")):
+        assert main(["compare", a, b, "-o", str(tmp_path / place)]) == 2
+        error = capsys.readouterr().err
+        assert word in error
+        assert error.count("\n") == 1
     assert main(["compare", a]) == 2
     assert main(["compare", a, b, "--baseline", "2"]) == 2
     assert main(["compare", a, b, "--labels", "one"]) == 2
