@@ -107,12 +107,13 @@ def ablation_csv(answer: Answer) -> str:
 
 
 def ablation_plot(answer: Answer) -> str:
-    """The same as an SVG: a panel per number, a row per variant."""
+    """The same as an SVG: a panel per number (an arrow down where lower is better), a row per variant."""
     columns = _columns(answer)
     several = len({benchmark for benchmark, _ in columns}) > 1
     panels = [
         Panel(
-            f"{benchmark.removeprefix('shapes-')}: {metric}" if several else metric,
+            (f"{benchmark.removeprefix('shapes-')}: {metric}" if several else metric)
+            + ("" if numbers[0].higher_is_better else " \u2193"),
             tuple(Dot(one.value, one.ci95) for one in numbers),
             top=1.0 if numbers[0].unit == "fraction" else None,
         )

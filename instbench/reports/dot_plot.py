@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -39,7 +40,7 @@ class Panel:
     Attributes:
         title: What it is.
         dots: One per row; the first is drawn as the one that the others are compared with.
-        top: Right end of the axis, which starts at 0; None takes the largest number.
+        top: Right end of the axis, which starts at 0; None takes a round number that all are below.
     """
 
     title: str
@@ -75,9 +76,15 @@ def dot_plot(title: str, rows: Sequence[str], panels: Sequence[Panel]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
+def _round_end(largest: float) -> float:
+    """The next number above whose half is short too: 1, 2, 4, 5, 6, 8 times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(largest))
+    return next(step * power for step in (1, 2, 4, 5, 6, 8, 10) if largest <= step * power * (1 + 1e-9))
+
+
 def _panel(panel: Panel, left: float, rows: int) -> list[str]:
     ends = [end for dot in panel.dots for end in (dot.value, *(dot.ci95 or ())) if end is not None]
-    top = panel.top or max([*ends, 1e-9]) * 1.05
+    top = panel.top or _round_end(max([*ends, 1e-9]))
     bottom = _TOP + rows * _ROW
     parts = [f'<text x="{left}" y="{_TOP - 10}" font-weight="bold">{escape(panel.title)}</text>']
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):

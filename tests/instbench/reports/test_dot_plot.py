@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from instbench.reports.dot_plot import Dot, Panel, dot_plot
+from instbench.reports.dot_plot import Dot, Panel, _round_end, dot_plot
 
 
 def shapes(text: str, tag: str) -> list[ElementTree.Element]:
@@ -28,10 +28,16 @@ def test_free_axis_holds_every_number_and_unknown_ones_have_no_dot():
         "t", ["a", "b", "c"], [Panel("fid", (Dot(40.0, (30.0, 90.0)), Dot(None), Dot(8.0)), top=None)]
     )
     assert len(shapes(text, "circle")) == 2
-    assert float(shapes(text, "text")[-1].text) == pytest.approx(94.5)
+    assert float(shapes(text, "text")[-1].text) == 100
 
 
 def test_words_are_data():
     text = dot_plot("<script>", ["a & b"], [Panel("</svg>", (Dot(0.1),))])
     assert shapes(text, "script") == []
     assert {"<script>", "a & b", "</svg>"} <= {one.text for one in shapes(text, "text")}
+
+
+def test_an_open_axis_ends_at_a_round_number() -> None:
+    ends = {0.013: 0.02, 0.02: 0.02, 1.0: 1.0, 5.5: 6.0, 25.2: 40.0, 88.99: 100.0, 703.5: 800.0}
+    for largest, end in ends.items():
+        assert _round_end(largest) == pytest.approx(end)
