@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +59,7 @@ class Picture:
             return stored.convert("RGB")
 
 
-Look = Callable[[Iterable[Sequence[Picture]]], Iterator[Rows]]
+Look = Callable[[Iterable[Sequence[Picture]]], Generator[Rows, None, None]]
 """Looks at chunks of pictures and gives the rows of each chunk, in any order."""
 
 
@@ -121,7 +121,7 @@ class Looker:
             made["captions"] = {"image_text": identity["image_text"], "captions": texts}
         return made
 
-    def look_at_all(self, chunks: Iterable[Sequence[Picture]]) -> Iterator[Rows]:
+    def look_at_all(self, chunks: Iterable[Sequence[Picture]]) -> Generator[Rows, None, None]:
         """Looks at chunk after chunk, in this process; the next one is read and decoded meanwhile."""
         left = iter(chunks)
 

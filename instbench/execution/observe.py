@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,16 +118,18 @@ def observe_images(
     chunks = [todo[start : start + chunk] for start in range(0, len(todo), chunk)]
     # Read when asked for: whoever looks decides how many images are in memory.
     pictures = ([tables.picture(one, hashes[one.image_key]) for one in part] for part in chunks)
-    seen = (look or looker.look_at_all)(pictures) if chunks else iter(())
-    looked_at = track(
-        seen,
-        description="observe",
-        total=len(todo),
-        unit="images",
-        size=lambda rows: max(map(len, rows.values()), default=0),
-    )
-    for rows in looked_at:
-        tables.add(rows)
+    if chunks:
+        # Closed whatever happens: nobody reads ahead in a folder that is let go of.
+        with closing((look or looker.look_at_all)(pictures)) as seen:
+            looked_at = track(
+                seen,
+                description="observe",
+                total=len(todo),
+                unit="images",
+                size=lambda rows: max(map(len, rows.values()), default=0),
+            )
+            for rows in looked_at:
+                tables.add(rows)
     return tables.finish([layout for layout in layouts if layout.image_key in hashes])
 
 

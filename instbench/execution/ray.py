@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -296,7 +296,7 @@ class RayExecutor:
                 logger.error("image %s failed: %s: %s", name, trouble.kind, trouble.message)
                 yield request, error
 
-    def _look(self, plan: Plan, chunks: Iterable[Sequence[Picture]]) -> Iterator[Rows]:
+    def _look(self, plan: Plan, chunks: Iterable[Sequence[Picture]]) -> Generator[Rows, None, None]:
         key, reference = self._job(plan)
         work: Work[Sequence[Picture]] = Work(
             self.pool, lambda handle, items: handle.observe.remote(key, reference, items[0]), chunks

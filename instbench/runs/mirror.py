@@ -332,7 +332,7 @@ class _Mirror:
             self._note_hash(name, token)
 
     def _remove_gone(self) -> None:
-        gone = {*self._gone, *(name for name in self._state if not (self.root / name).exists())}
+        gone = {*self._gone, *(name for name in list(self._state) if not (self.root / name).exists())}
         for name in sorted(gone, key=lambda name: (name.endswith("run.json"), name)):
             if self._lock is not None:
                 self._lock.check()
@@ -353,12 +353,13 @@ class _Mirror:
         )
 
     def _note(self, name: str, known: _Known | None) -> None:
-        if known is None:
-            self._state.pop(name, None)
-            append_line(self._state_file, json.dumps({"name": name, "token": None}))
-        else:
-            self._state[name] = known
-            append_line(self._state_file, known.line(name))
+        with self._mutex:  # images are fetched in one thread while observations are pushed in another
+            if known is None:
+                self._state.pop(name, None)
+                append_line(self._state_file, json.dumps({"name": name, "token": None}))
+            else:
+                self._state[name] = known
+                append_line(self._state_file, known.line(name))
 
     def _read_state(self) -> dict[str, _Known]:
         state: dict[str, _Known] = {}

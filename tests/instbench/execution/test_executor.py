@@ -44,7 +44,7 @@ class Backwards:
 
     def look(self, plan):
         looker = Looker(plan.benchmark, plan.layouts, plan.evaluators)
-        return lambda chunks: map(looker.look, reversed([list(chunk) for chunk in chunks]))
+        return lambda chunks: (looker.look(one) for one in reversed([list(chunk) for chunk in chunks]))
 
     def facts(self):
         return {"kind": "backwards"}

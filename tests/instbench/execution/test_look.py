@@ -8,11 +8,13 @@ from instbench.benchmarks import load_benchmark
 from instbench.execution.generate import generate_images
 from instbench.execution.layouts import make_layouts
 from instbench.execution.look import Looker, Picture
+from instbench.execution.observe import observe_images
 from instbench.execution.plan import make_requests
 from instbench.execution.session import Evaluators
 from instbench.generators.base import SamplingSettings
 from instbench.runs.images import UNREADABLE
 from instbench.runs.store import RunFolder
+from instbench.runs.tables import ObservationTable
 from tests.instbench.fakes import FakeDetector, FakeGenerator, write_benchmark
 
 
@@ -22,7 +24,7 @@ class Scene:
     def __init__(self, folder) -> None:
         self.benchmark = load_benchmark(str(write_benchmark(folder)))
         self.layouts = make_layouts(self.benchmark)
-        run = RunFolder(folder / "run")
+        self.run = run = RunFolder(folder / "run")
         run.prepare()
         generate_images(
             run,
@@ -71,7 +73,22 @@ def test_no_more_than_one_chunk_is_read_ahead(scene):
     assert scene.read[1].wait(30)
     assert not scene.read[2].wait(0.2)
     rows.close()
-    assert not [one for one in threading.enumerate() if one.name.startswith("reader")]
+    assert readers() == []
+
+
+def readers() -> list[threading.Thread]:
+    return [one for one in threading.enumerate() if one.name.startswith("reader")]
+
+
+def test_nobody_reads_ahead_after_an_error_of_the_disk(scene, monkeypatch):
+    def full(table):
+        assert readers()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ObservationTable, "flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        observe_images(scene.run, scene.benchmark, scene.layouts, Evaluators(FakeDetector()), chunk=1)
+    assert readers() == []
 
 
 def test_a_damaged_picture_ahead_costs_no_observation_before_it(scene):
