@@ -1,8 +1,9 @@
 """Influence of each image on FID and KID.
 
 An image of a run and the real image of its layout are one unit: both are resampled together. The influences are the
-derivatives of the distance with respect to the weight of an image (infinitesimal jackknife), exact to first order, so
-the bias that FID has at small counts stays in the interval as it stays in the number.
+derivatives of FID with respect to the weight of an image (infinitesimal jackknife), exact to first order, and the
+changes of KID when a pair is left out (jackknife). So the bias that FID has at small counts stays in the interval as
+it stays in the number.
 """
 
 from __future__ import annotations
@@ -54,43 +55,30 @@ def frechet_influences(made: Matrix, real: Matrix) -> tuple[Matrix, Matrix]:
     return results[0], results[1]
 
 
-def kernel_influences(made: Matrix, real: Matrix, *, paired: bool = False) -> tuple[Matrix, Matrix]:
-    """Influences on the unbiased squared MMD with the kernel ``(<x, y> / D + 1) ** 3``.
+def kernel_influences(made: Matrix, real: Matrix) -> Matrix:
+    """Influences on the squared MMD of pairs with the kernel ``(<x, y> / D + 1) ** 3``.
+
+    It is a U-statistic of the pairs, whose value without one of them is known in closed form; so these are the
+    jackknife's. To first order alone, intervals would be too narrow at few images.
 
     Args:
         made: Features [N, D].
-        real: Features [M, D].
-        paired: Row i of both belongs together, see `metrics.kernel_distance`.
+        real: Features of the real images of the same layouts, [N, D].
 
     Returns:
-        Influences [N] and [M].
+        Influences [N].
     """
-    size = made.shape[1]
+    count, size = made.shape
 
     def kernel(a: Matrix, b: Matrix) -> Matrix:
         result: Matrix = (a @ b.T / size + 1.0) ** 3
         return result
 
     across = kernel(made, real)
-    if paired:
-        np.fill_diagonal(across, 0.0)
-        across *= len(made) / max(1, len(made) - 1)  # means over the others
-    results = []
-    for rows, crossed in ((made, across.mean(axis=1)), (real, across.mean(axis=0))):
-        own = kernel(rows, rows)
-        within = (own.sum(axis=1) - np.diag(own)) / max(1, len(rows) - 1)
-        first_order = 2 * (within - crossed)
-        results.append(first_order - first_order.mean())
-    return results[0], results[1]
-
-
-def _samples(point: float, made: Matrix, real: Matrix, present: NDArray[np.bool_]) -> InfluenceSamples:
-    """Influences by layout; an image that is missing has none, and no real images' if they are not one a layout."""
-    influences = np.zeros(len(present))
-    influences[present] = made * (len(present) / max(1, int(present.sum())))
-    if len(real) == len(present):
-        influences += real
-    return InfluenceSamples(point, influences)
+    pairs = kernel(made, made) + kernel(real, real) - across - across.T
+    np.fill_diagonal(pairs, 0.0)
+    means = pairs.sum(axis=1) / max(1, count - 1)
+    return 2.0 * (count - 1) / max(1, count - 2) * (means - means.mean())
 
 
 def frechet_samples(
@@ -105,23 +93,34 @@ def frechet_samples(
             taken as fixed.
         present: bool [N], layouts whose image exists.
     """
+    influences = np.zeros(len(present))
     if point == 0:  # the least that it can be, where all derivatives are 0; computed, they would be rounding
-        return InfluenceSamples(point, np.zeros(len(present)))
-    influences = frechet_influences(made.astype(np.float64), real.astype(np.float64))
-    return _samples(point, *influences, present)
+        return InfluenceSamples(point, influences)
+    of_made, of_real = frechet_influences(made.astype(np.float64), real.astype(np.float64))
+    influences[present] = of_made * _share(present)
+    if len(real) == len(present):
+        influences += of_real
+    return InfluenceSamples(point, influences)
 
 
 def kernel_samples(
     point: float, made: Features, real: Features, present: NDArray[np.bool_]
 ) -> InfluenceSamples:
-    """KID of a run by layout; arguments as in `frechet_samples`, real images of layouts without an image left out."""
-    paired = len(real) == len(present)
-    others = real[present] if paired else real
-    influences = kernel_influences(made.astype(np.float64), others.astype(np.float64), paired=paired)
-    if not paired:
-        return _samples(point, *influences, present)
-    both = np.zeros(len(present))
-    both[present] = (influences[0] + influences[1]) * (len(present) / max(1, int(present.sum())))
-    if point == 0 and np.array_equal(made, others):  # images against themselves: all that is left is rounding
-        both[:] = 0.0
-    return InfluenceSamples(point, both)
+    """KID of a run by layout.
+
+    Args:
+        point: The distance, of pairs.
+        made: Features of the images that exist, [P, D], in the order of the layouts.
+        real: Features of the real images, one of each layout, [N, D]; those of layouts without an image are left out.
+        present: bool [N], layouts whose image exists.
+    """
+    influences = np.zeros(len(present))
+    if point != 0:  # else images against themselves: what could be computed would be rounding
+        pairs = made.astype(np.float64), real[present].astype(np.float64)
+        influences[present] = kernel_influences(*pairs) * _share(present)
+    return InfluenceSamples(point, influences)
+
+
+def _share(present: NDArray[np.bool_]) -> float:
+    """An influence on a mean over the images that exist, as one on a mean over all layouts."""
+    return len(present) / max(1, int(present.sum()))
