@@ -82,6 +82,23 @@ def test_ceiling_joins_and_neither_end_has_a_rank(tmp_path):
     assert len(boards(tmp_path / "other", results("mine"), other)[0].entries) == 1
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"benchmark_version": 2},
+        {"benchmark": "toy-real"},
+        {"counts": {"images": 5, "images_missing": 0, "instances_requested": 10, "instances_ignored": 0}},
+        {"counts": {"images": 4, "images_missing": 0, "instances_requested": 11, "instances_ignored": 0}},
+        {"evaluators": {"detector": {"name": "yolo", "sha256": {"model": "c" * 64}}}},
+    ],
+)
+def test_real_images_that_were_asked_or_seen_otherwise_are_no_ceiling(tmp_path, change):
+    scored = change.get("counts", {"instances_requested": 10})["instances_requested"]
+    metrics = {"box_ap": number(0.9, [0.8, 1.0], scored)}
+    real = results("real-images", **{"benchmark": "shapes-real", "metrics": metrics, **change})
+    assert [one.role for one in boards(tmp_path, results("mine"), real)[0].entries] == [""]
+
+
 def test_a_ceiling_of_the_benchmark_itself_stands_alone(tmp_path):
     own = results("real-images", metrics={"box_ap": number(0.9, [0.8, 1.0])})
     made = boards(tmp_path, results("mine"), own, {**own, "benchmark": "shapes-real"})

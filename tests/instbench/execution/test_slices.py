@@ -28,6 +28,24 @@ def test_bins():
     assert slice_columns(layout(small), 1024)[0]["size"] == "medium"
 
 
+def test_limits_belong_to_the_bin_above_and_borders_to_the_centre():
+    sides = (31 / 512, 32 / 512, 95 / 512, 96 / 512)
+    rows = slice_columns(layout(*((0.0, 0.0, side, side) for side in sides)), 512)
+    assert [row["size"] for row in rows] == ["small", "medium", "medium", "large"]
+    third = [
+        (0.0, 0.0, 2 / 3, 2 / 3),
+        (1 / 3, 1 / 3, 1.0, 1.0),
+        (0.0, 0.0, 0.66, 2 / 3),
+        (0.0, 0.0, 0.66, 0.66),
+    ]
+    assert [row["position"] for row in slice_columns(layout(*third), 512)] == [
+        "centre",
+        "centre",
+        "edge",
+        "corner",
+    ]
+
+
 def test_edges_counts_and_ignored_instances():
     edge = (0.45, 0.0, 0.55, 0.1)
     assert slice_columns(layout(edge), 128)[0]["position"] == "edge"

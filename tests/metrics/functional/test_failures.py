@@ -41,6 +41,17 @@ def test_each_kind() -> None:
     assert result.counts[FailureKind.MISSING] == result.n_extra == 1
 
 
+def test_the_thresholds_themselves_count() -> None:
+    gt = truth(annotation(1, (2, 2, 10, 10)))
+    half, tenth = (2, 2, 10, 5), (2, 2, 10, 1)
+    assert kinds(gt, [detection(half)])[1] is FailureKind.CORRECT
+    assert kinds(gt, [detection(half, category=3)])[1] is FailureKind.WRONG_CLASS
+    assert kinds(gt, [detection(tenth)])[1] is FailureKind.MISPLACED
+    assert kinds(gt, [detection((2, 2, 10, 10)), detection(tenth, 0.8)])[1] is FailureKind.DUPLICATED
+    # Of two that lie on each other with an IoU of a half, one is not counted as a second object.
+    assert kinds(gt, [detection((2, 2, 10, 10)), detection(half, 0.8)])[1] is FailureKind.CORRECT
+
+
 def test_one_object_for_two_neighbours_is_merged() -> None:
     gt = truth(annotation(1, (2, 2, 10, 10)), annotation(2, (12, 2, 10, 10)), annotation(3, RIGHT))
     whole = detection((2, 2, 20, 10))

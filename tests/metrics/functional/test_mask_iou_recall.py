@@ -17,6 +17,7 @@ def test_the_first_of_its_class_is_taken_not_the_best() -> None:
     assert [row.iou for row in result.per_instance] == [0.0, 0.0, 0.0]
     assert (result.value, result.n_scored, result.n_missing) == (0.0, 3, 1)
     assert mask_iou_recall(gt, found[::-1], score_threshold=0.3).value == pytest.approx(1.0)
+    assert mask_iou_recall(gt, found[::-1], score_threshold=0.4).n_missing == 0  # the threshold itself counts
 
 
 def test_images_weigh_the_same() -> None:

@@ -46,6 +46,19 @@ def test_hits_come_before_iou() -> None:
     assert [match.iou for match in result.per_instance] == [pytest.approx(13 / 20), pytest.approx(16 / 24)]
 
 
+def test_the_thresholds_themselves_count() -> None:
+    gt = truth(annotation(1, (0, 0, 10, 10)))
+    for limit, found in ((0.1, True), (0.11, False)):
+        assert match_instances(gt, [detection((0, 0, 10, 1))], min_iou=limit).per_instance[0].found is found
+    for limit, found in ((0.5, True), (0.51, False)):
+        result = match_instances(gt, [detection((0, 0, 10, 10), 0.5)], score_threshold=limit)
+        assert result.per_instance[0].found is found
+    # Two hits at an IoU of exactly a half come before one of 1.
+    both = truth(annotation(1, (0, 0, 10, 10)), annotation(2, (0, 0, 10, 5)))
+    result = match_instances(both, [detection((0, 0, 10, 10)), detection((0, 5, 10, 5))], hit_iou=0.5)
+    assert [match.detection for match in result.per_instance] == [1, 0]
+
+
 def test_reasons_and_thresholds() -> None:
     gt = truth(
         annotation(1, (0, 0, 10, 10)),
