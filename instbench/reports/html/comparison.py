@@ -14,6 +14,7 @@ from instbench.reports.html.markup import bar, escape, isolated, section, table
 from instbench.reports.html.pictures import make_pictures
 from instbench.reports.html.reading import RunData, read_run_data
 from instbench.reports.html.sections import facts_section, interval_text
+from instbench.reports.numbers import format_number
 from instbench.reports.summary import format_value
 from instbench.runs.identity import FieldDifference, identity_differences
 from instbench.runs.records import MetricRecord, SliceRecord
@@ -115,7 +116,7 @@ def _numbers(runs: Sequence[RunData], labels: Sequence[str], tested: Tested, not
         better = "higher" if records[0].higher_is_better else "lower"
         scored = " / ".join(str(record.n_scored) for record in records)
         first = f"<code>{escape(name)}</code>"
-        paired = _paired(tested.get((name, None, None)))
+        paired = _paired(tested.get((name, None, None)), records[0].unit)
         rows.append((first, *cells, _difference(records), *paired, better, scored))
     headings = ("metric", *labels, "difference", *_PAIRED, "better", "scored")
     content = table(headings, rows, numbers=(1, 2, 3, 4, 5, 7))
@@ -138,11 +139,12 @@ def _tested(runs: Sequence[RunData], labels: Sequence[str]) -> tuple[Tested, str
     return {key: one for key, one in tested.items() if one is not None}, note
 
 
-def _paired(found: Difference | None) -> tuple[str, str]:
+def _paired(found: Difference | None, unit: str = "fraction") -> tuple[str, str]:
     """Cells below `_PAIRED`."""
     if found is None:
         return "-", "-"
-    return f"{found.ci95[0]:+.3f} to {found.ci95[1]:+.3f}", f"{found.p_adjusted:.3g}"
+    low, high = (format_number(end, unit, signed=True) for end in found.ci95)
+    return f"{low} to {high}", "&lt;0.001" if found.p_adjusted < 0.001 else f"{found.p_adjusted:.3f}"
 
 
 def _value_with_interval(record: MetricRecord) -> str:
@@ -152,7 +154,8 @@ def _value_with_interval(record: MetricRecord) -> str:
 
 def _difference(records: Sequence[MetricRecord | SliceRecord]) -> str:
     first, second = (record.value for record in records)
-    return "-" if first is None or second is None else f"{second - first:+.3f}"
+    unit = getattr(records[0], "unit", "fraction")  # bins hold fractions
+    return "-" if first is None or second is None else format_number(second - first, unit, signed=True)
 
 
 def _wins(entries: Sequence[Entry], labels: Sequence[str]) -> str:

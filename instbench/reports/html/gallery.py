@@ -59,7 +59,7 @@ def gallery_section(entries: Sequence[Entry], labels: Sequence[str]) -> str:
     )
     legend = (
         '<p class="note">Solid: asked. Dashed: found; in the colour of the object that it answers, grey where nobody '
-        "asked for it. Numbers below an image: objects that went wrong, and the mean overlap or hit.</p>"
+        "asked for it. Below an image: objects asked for, the mean overlap or hit, and what went wrong.</p>"
     )
     dialog = (
         '<dialog id="image" aria-labelledby="image-title"><div class="bar-top"><h2 id="image-title"></h2>'

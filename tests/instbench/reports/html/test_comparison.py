@@ -63,8 +63,8 @@ def test_paired_intervals_stand_beside_the_difference(
     found = comparison.Comparison(("good", "worse"), 0, "synthetic-box", 1, "strict", 6, (0,), (row, sliced))
     monkeypatch.setattr(comparison, "compare_runs", lambda *_, **__: found)
     text = build_comparison(*runs, tmp_path / "both.html").read_text(encoding="utf-8")
-    assert re.search(r">-0\.133<.{0,40}>-0\.200 to -0\.050<.{0,40}>0\.02<", text)
-    assert re.search(r">large<.{0,900}>-0\.400 to -0\.100<.{0,40}>0\.04<", text)
+    assert re.search(r">-0\.133<.{0,40}>-0\.200 to -0\.050<.{0,40}>0\.020<", text)
+    assert re.search(r">large<.{0,900}>-0\.400 to -0\.100<.{0,40}>0\.040<", text)
 
 
 @pytest.mark.parametrize(
