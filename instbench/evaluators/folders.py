@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from reference_model.checkpoints.tensors import LazyTensor
+
 __all__ = [
     "CARD_NAME",
     "DetectorCard",
@@ -173,7 +175,7 @@ def _checked_folder(folder: Path) -> Path:
 
 
 def check_room(build: Callable[[], nn.Module], config: Mapping[str, Any], path: Path, weights: Path) -> None:
-    """Refuses a configuration that asks for more numbers or layers than its weights hold, before memory is taken.
+    """Refuses a configuration and weights that do not belong together, before memory is taken for either.
 
     Args:
         build: Builds the network.
@@ -182,15 +184,18 @@ def check_room(build: Callable[[], nn.Module], config: Mapping[str, Any], path: 
         weights: The safetensors; if they are not there, nothing is checked.
 
     Raises:
-        InputError: The configuration asks for more, or the weights are damaged.
+        InputError: The configuration asks for more numbers or layers than the weights hold, names, shapes or kinds of
+            numbers differ, or the weights are damaged.
     """
-    from reference_model.checkpoints.inspection import check_claims, shapes_of
+    from reference_model.checkpoints.headers import facts_of
+    from reference_model.checkpoints.inspection import check_claims
     from reference_model.checkpoints.tensors import CheckpointError
 
     if not weights.is_file():
         return
     try:
-        check_claims(build, config, path, shapes_of(weights))
+        facts = facts_of(weights)
+        _check_fit(check_claims(build, config, path, facts).state_dict(), facts, weights)
     except CheckpointError as error:
         raise InputError(str(error)) from None
 
@@ -203,11 +208,13 @@ def count_numbers(weights: Path) -> int | None:
     """
     import math
 
-    from reference_model.checkpoints.inspection import shapes_of
+    from reference_model.checkpoints.headers import facts_of
     from reference_model.checkpoints.tensors import CheckpointError
 
     try:
-        return sum(map(math.prod, shapes_of(weights).values())) if weights.is_file() else None
+        return (
+            sum(math.prod(fact.shape) for fact in facts_of(weights).values()) if weights.is_file() else None
+        )
     except CheckpointError as error:
         raise InputError(str(error)) from None
 
@@ -236,32 +243,36 @@ def load_weights(model: nn.Module, path: Path) -> None:
     fit_weights(model, state, path)
 
 
-def fit_weights(model: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+def fit_weights(
+    model: nn.Module, state: Mapping[str, torch.Tensor] | Mapping[str, LazyTensor], path: Path
+) -> None:
     """Loads tensors that must be exactly those of a network.
 
     Args:
         model: The network.
-        state: Tensors by name.
+        state: Tensors by name; those that are still in their file are read only if all of them fit.
         path: Where they come from, for messages.
 
     Raises:
-        InputError: Names or shapes differ, or weights are NaN or infinite; the first few are named.
+        InputError: Names, shapes or kinds of numbers differ, or weights are NaN or infinite; the first few are named.
     """
-    from reference_model.checkpoints.tensors import CheckpointError, check_finite
+    from reference_model.checkpoints.tensors import CheckpointError, LazyTensor, check_finite
 
-    expected = model.state_dict()
-    problems = sorted(set(expected) ^ set(state))
-    problems = problems or sorted(name for name in state if state[name].shape != expected[name].shape)
-    if problems:
-        raise InputError(
-            f"{path}: does not fit the network next to it, first at {problems[0]!r} "
-            f"({len(problems)} tensors differ); use a matching pair"
-        )
+    _check_fit(model.state_dict(), state, path)
     try:
-        check_finite(state, str(path))
+        read = {name: one.read() if isinstance(one, LazyTensor) else one for name, one in state.items()}
+        check_finite(read, str(path))
     except CheckpointError as error:
         raise InputError(str(error)) from None
-    model.load_state_dict(dict(state))
+    model.load_state_dict(read)
+
+
+def _check_fit(wanted: Mapping[str, Any], held: Mapping[str, Any], path: Path) -> None:
+    from reference_model.checkpoints.headers import misfits
+
+    odd = misfits(wanted, held)
+    if odd:
+        raise InputError(f"{path}: does not fit the network next to it: {odd}; use a matching pair")
 
 
 def file_hashes(folder: Path, names: Iterable[str]) -> Mapping[str, str]:

@@ -10,7 +10,26 @@ from typing import Any
 from instbench.errors import InputError
 from instbench.evaluators.folders import file_hashes, one_line, read_json
 
-__all__ = ["is_hub_name", "load_network", "load_pretrained", "model_folder", "model_hashes", "model_type"]
+__all__ = [
+    "MAX_SIDE",
+    "is_hub_name",
+    "load_network",
+    "load_pretrained",
+    "load_processor",
+    "model_folder",
+    "model_hashes",
+    "model_type",
+]
+
+MAX_SIDE = 8192
+"""Pixels along a side that an image is made at most before a network sees it."""
+
+_MAX_NESTING = 16
+_SIZES = frozenset({"height", "width", "shortest_edge", "longest_edge", "size", "crop_size", "size_divisor"})
+_ELSEWHERE = (
+    *("use_timm_backbone", "use_pretrained_backbone", "backbone", "quantization_config", "auto_map"),
+    *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
+)
 
 _HASHED = (
     "config.json",
@@ -91,6 +110,9 @@ def load_pretrained(factory: Callable[..., Any], folder: Path, **options: Any) -
     """
     from transformers.utils import logging
 
+    loud = logging.get_verbosity()
+    # What it would report of a folder that does not fit is said in one line by the caller.
+    logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
         return factory(str(folder), local_files_only=True, trust_remote_code=False, **options)
@@ -99,30 +121,92 @@ def load_pretrained(factory: Callable[..., Any], folder: Path, **options: Any) -
         raise InputError(f"{folder}: transformers cannot load it ({one_line(error)[:200]})") from None
     finally:
         logging.enable_progress_bar()
+        logging.set_verbosity(loud)
 
 
-def load_network(auto_class: Any, folder: Path) -> Any:
-    """Loads a model from safetensors in float32; every tensor of the model must be there.
+def load_processor(factory: Callable[..., Any], folder: Path) -> Any:
+    """Loads an image processor or a processor with a tokenizer; its sizes must be sensible.
 
     Raises:
-        InputError: Weights are missing, do not fit, or are NaN or infinite.
+        InputError: The folder does not hold what the factory needs, or images would be made enormous.
+    """
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            _check_image_sizes(folder / name, read_json(folder / name), 0)
+    return load_pretrained(factory, folder)
+
+
+def _check_image_sizes(path: Path, value: Any, depth: int) -> None:
+    if depth > _MAX_NESTING:
+        raise InputError(f"{path}: nested deeper than {_MAX_NESTING} objects; copy the model again")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        if type(one) in (int, float) and not abs(one) <= MAX_SIDE and str(name) in _SIZES:
+            raise InputError(
+                f"{path}: field {name} is {one}; images larger than {MAX_SIDE} pixels are not made"
+            )
+        _check_image_sizes(path, one, depth + 1)
+
+
+def _check_config(path: Path) -> None:
+    """Refuses what makes transformers fetch or build more than the files of the folder.
+
+    Raises:
+        InputError: A field asks for it.
+    """
+    config = read_json(path)
+    inner = config.get("backbone_config")
+    for part in (config, inner if isinstance(inner, dict) else {}):
+        for name in _ELSEWHERE:
+            if part.get(name):
+                raise InputError(
+                    f"{path}: field {name} asks for a part that is not in the folder, or for quantised weights; "
+                    "save the whole model in float32 or float16"
+                )
+
+
+def load_network(kind: Any, folder: Path) -> Any:
+    """Loads a model from safetensors in float32; its tensors must be exactly those of the files.
+
+    Headers and ``config.json`` are compared before memory is taken for either.
+
+    Args:
+        kind: The class of the model, of transformers.
+        folder: Folder with ``config.json`` and safetensors.
+
+    Raises:
+        InputError: The files and the configuration do not belong together, a tensor is missing, superfluous or of
+            another shape or kind, or weights are NaN or infinite; the first of them are named.
     """
     import torch
 
-    from reference_model.checkpoints.tensors import CheckpointError, check_finite
+    from reference_model.checkpoints.inspection import inspect_component, read_facts
+    from reference_model.checkpoints.tensors import CheckpointError, check_finite, listing
 
+    _check_config(folder / "config.json")
+    try:
+        inspect_component(folder, kind)
+        # Tables of whole numbers that older versions saved and that a model computes itself.
+        tables = {name for name, fact in read_facts(folder).items() if not fact.dtype.is_floating_point}
+    except CheckpointError as error:
+        raise InputError(str(error)) from None
     model, report = load_pretrained(
-        auto_class.from_pretrained,
+        kind.from_pretrained,
         folder,
         use_safetensors=True,
         dtype=torch.float32,
         output_loading_info=True,
     )
-    missing = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
-    if missing:
+    odd = {str(one) for key in ("missing_keys", "mismatched_keys") for one in report[key]}
+    if odd:
         raise InputError(
-            f"{folder}: weights are missing or do not fit, first {missing[0]!r} ({len(missing)} in all); "
-            "give the complete model"
+            f"{folder}: weights are missing or do not fit: {listing(odd)}; give the complete model"
+        )
+    spare = set(map(str, report["unexpected_keys"])) - tables
+    if spare:
+        raise InputError(
+            f"{folder}: holds weights that {kind.__name__} does not have: {listing(spare)}; "
+            "config.json and the safetensors do not belong together"
         )
     try:
         check_finite(model.state_dict(), str(folder))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -31,6 +32,8 @@ RESIZE_RULES: Mapping[ResizeRule, str] = {
 """How images come to the network's size; numbers of different rules must not be compared."""
 
 _SIDE = 299
+_MAX_NUMBERS = 2**25
+"""The published file holds 24 million."""
 _NAME = "inception-v3-compat"
 
 
@@ -111,7 +114,12 @@ def _load_network(path: Path, *, antialias: bool) -> nn.Module:
             for name, tensor in content.items():
                 if not isinstance(tensor, LazyTensor):
                     raise InputError(f"{path}: {name} is no tensor; give the weights of torch-fidelity")
-                state[name] = tensor.read()
+            numbers = sum(math.prod(tensor.shape) for tensor in content.values())
+            if numbers > _MAX_NUMBERS:
+                raise InputError(
+                    f"{path}: holds {numbers} numbers, more than the Inception v3 of FID; give torch-fidelity's"
+                )
+            state = {name: tensor.read() for name, tensor in content.items()}
         check_finite(state, str(path))
     except CheckpointError as error:
         raise InputError(str(error)) from None

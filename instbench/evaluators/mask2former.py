@@ -15,7 +15,7 @@ from torchvision.ops import masks_to_boxes
 from instbench.devices import resolve_device
 from instbench.errors import InputError
 from instbench.evaluators.base import Detections
-from instbench.evaluators.hub import load_network, load_pretrained, model_hashes, model_type
+from instbench.evaluators.hub import load_network, load_processor, model_hashes, model_type
 from instbench.layouts import rle
 
 __all__ = ["Mask2FormerDetector"]
@@ -63,13 +63,16 @@ class Mask2FormerDetector:
         Raises:
             InputError: Something is missing or does not fit.
         """
-        from transformers import AutoImageProcessor, AutoModelForUniversalSegmentation
+        from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
         if model_type(folder) != MODEL_TYPE:
             raise InputError(f"{folder}: holds a {model_type(folder)!r}, expected {MODEL_TYPE!r}")
-        hashes = model_hashes(folder)
-        processor = load_pretrained(AutoImageProcessor.from_pretrained, folder)
-        return cls(load_network(AutoModelForUniversalSegmentation, folder), processor, hashes, device=device)
+        processor = load_processor(AutoImageProcessor.from_pretrained, folder)
+        model = load_network(Mask2FormerForUniversalSegmentation, folder)
+        labels = model.config.id2label
+        if set(labels) != set(range(len(labels))) or not all(isinstance(one, str) for one in labels.values()):
+            raise InputError(f"{folder / 'config.json'}: field id2label must name the categories 0, 1, 2, …")
+        return cls(model, processor, model_hashes(folder), device=device)
 
     def identity(self) -> Mapping[str, Any]:
         """Kind, SHA-256 of the files, categories and settings."""

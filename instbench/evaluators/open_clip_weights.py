@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -129,18 +131,22 @@ def _load(model: torch.nn.Module, path: Path) -> None:
         with open_checkpoint(path) as content:
             entries: Any = content.get("state_dict", content)
             state = _state(entries, path)
+            scale = cast(torch.Tensor, model.logit_scale)
+            held = state.get("logit_scale")
+            # Some files have the one number of this tensor in a list.
+            if held is not None and math.prod(held.shape) == 1:
+                state["logit_scale"] = replace(
+                    held, shape=tuple(scale.shape), read=lambda: held.read().reshape(scale.shape)
+                )
+            fit_weights(model, state, path)
     except CheckpointError as error:
         raise InputError(str(error)) from None
-    scale = cast(torch.Tensor, model.logit_scale)
-    if "logit_scale" in state and state["logit_scale"].numel() == 1:
-        state["logit_scale"] = state["logit_scale"].reshape(scale.shape)
-    fit_weights(model, state, path)
 
 
-def _state(entries: Any, path: Path) -> dict[str, torch.Tensor]:
+def _state(entries: Any, path: Path) -> dict[str, LazyTensor]:
     if not isinstance(entries, dict) or not all(isinstance(one, LazyTensor) for one in entries.values()):
         raise InputError(f"{path}: holds no dict of tensors; give the weights of an open_clip model")
     names = [str(name) for name in entries]
     # Weights of distributed training carry the wrapper's name.
     cut = len("module.") if names and all(name.startswith("module.") for name in names) else 0
-    return {str(name)[cut:]: tensor.read() for name, tensor in entries.items()}
+    return {str(name)[cut:]: tensor for name, tensor in entries.items()}

@@ -14,7 +14,7 @@ from PIL import Image
 from instbench.devices import resolve_device
 from instbench.errors import InputError
 from instbench.evaluators.base import Detections
-from instbench.evaluators.hub import load_network, load_pretrained, model_hashes, model_type
+from instbench.evaluators.hub import load_network, load_processor, model_hashes, model_type
 
 __all__ = ["MODEL_TYPES", "OwlDetector", "query_text"]
 
@@ -73,14 +73,13 @@ class OwlDetector:
         Raises:
             InputError: Something is missing or does not fit.
         """
-        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+        from transformers import AutoProcessor, Owlv2ForObjectDetection, OwlViTForObjectDetection
 
         if model_type(folder) not in MODEL_TYPES:
             raise InputError(f"{folder}: holds a {model_type(folder)!r}, expected {' or '.join(MODEL_TYPES)}")
-        hashes = model_hashes(folder)
-        processor = load_pretrained(AutoProcessor.from_pretrained, folder)
-        model = load_network(AutoModelForZeroShotObjectDetection, folder)
-        return cls(model, processor, hashes=hashes, device=device)
+        processor = load_processor(AutoProcessor.from_pretrained, folder)
+        kind = Owlv2ForObjectDetection if model_type(folder) == "owlv2" else OwlViTForObjectDetection
+        return cls(load_network(kind, folder), processor, hashes=model_hashes(folder), device=device)
 
     def with_categories(self, categories: Sequence[str]) -> OwlDetector:
         """The same network, looking for other categories.

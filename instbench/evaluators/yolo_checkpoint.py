@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from instbench.errors import InputError
@@ -104,16 +103,12 @@ def _from_content(content: Mapping[str, Any], path: Path) -> YoloCheckpoint:
     _walk(record, "", found, path, 0)
     held = sum(math.prod(tensor.shape) for tensor in found.tensors.values())
     model = build_yolo_model(spec, len(categories), kind, f"{path}: architecture", held=held)
-    fit_weights(model, {key: _float(tensor.read()) for key, tensor in found.tensors.items()}, path)
+    fit_weights(model, found.tensors, path)
     modules = dict(model.named_modules())
     for key, eps in found.eps.items():
         modules[key].eps = eps
     card = DetectorCard(kind=kind, categories=categories, image_size=_image_size(content), border=COCO_BORDER)
     return YoloCheckpoint(spec, card, model)
-
-
-def _float(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _categories(names: Any, path: Path) -> tuple[str, ...]:

@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
 
+from reference_model.checkpoints.headers import TensorFacts, facts_of, misfits
 from reference_model.checkpoints.tensors import CheckpointError
 
-__all__ = ["SPARE", "check_claims", "inspect_component", "read_shapes", "shapes_of"]
+__all__ = ["SPARE", "check_claims", "inspect_component", "read_facts"]
 
 _NAMES: Final = ("diffusion_pytorch_model", "model")
 SPARE: Final = 2**24
 """Numbers that a model may have beyond its file: tables that it computes itself."""
+_MAX_INTEGER: Final = 2**24
+"""No size, count or word number of a configuration is larger; libraries make lists as long as some of them."""
+_MAX_NESTING: Final = 16
 
 _PICKLES: Final = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl"})
 
@@ -34,9 +37,10 @@ def inspect_component(folder: Path, kind: Any) -> None:
 
     Raises:
         CheckpointError: If there are no safetensors (pickles are not read), a header is damaged or claims more than
-            its file holds, or the configuration asks for more numbers or layers than there are.
+            its file holds, the configuration asks for more numbers or layers than there are, or a tensor has
+            another shape or kind of number than the model's of that name.
     """
-    shapes = read_shapes(folder)
+    facts = read_facts(folder)
     path = folder / "config.json"
     config = _config(path)
 
@@ -47,25 +51,34 @@ def inspect_component(folder: Path, kind: Any) -> None:
             reason = " ".join(str(error).split())[:160]
             raise CheckpointError(f"{path}: no {kind.__name__} can be built ({reason})") from None
 
-    check_claims(build, config, path, shapes)
+    model = check_claims(build, config, path, facts)
+    wanted = model.state_dict()
+    # Libraries give old names their new ones when they load; what has its name already can be compared here.
+    known = {name: fact for name, fact in facts.items() if name in wanted}
+    odd = misfits({name: wanted[name] for name in known}, known)
+    if odd:
+        raise CheckpointError(f"{folder}: weights do not fit config.json: {odd}; give a matching pair")
 
 
 def check_claims(
-    build: Callable[[], Any], config: Mapping[str, Any], path: Path, shapes: Mapping[str, tuple[int, ...]]
-) -> None:
+    build: Callable[[], Any], config: Mapping[str, Any], path: Path, facts: Mapping[str, TensorFacts]
+) -> Any:
     """Checks that a configuration asks for no more than its weights hold.
 
     Args:
         build: Builds the model; called where tensors have sizes but no memory.
         config: The configuration.
         path: Its file, for messages.
-        shapes: Shapes of the weights by name.
+        facts: The weights by name, from `read_facts` or `facts_of`.
+
+    Returns:
+        The model, without memory.
 
     Raises:
         CheckpointError: If it asks for more numbers, or for more layers than there are tensors.
     """
-    _check_layers(path, config, len(shapes))
-    held = sum(math.prod(shape) for shape in shapes.values())
+    _check_sizes(path, config, len(facts))
+    held = sum(math.prod(fact.shape) for fact in facts.values())
     with torch.device("meta"):
         model = build()
     asked = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
@@ -73,6 +86,7 @@ def check_claims(
         raise CheckpointError(
             f"{path}: asks for {asked} numbers, but the safetensors hold {held}; the files do not belong together"
         )
+    return model
 
 
 def _build(kind: Any, config: Mapping[str, Any]) -> Any:
@@ -91,16 +105,21 @@ def _config(path: Path) -> Mapping[str, Any]:
     return config
 
 
-def _check_layers(path: Path, config: Mapping[str, Any], tensors: int) -> None:
+def _check_sizes(path: Path, config: Mapping[str, Any], tensors: int, depth: int = 0) -> None:
     """A model cannot have more layers than tensors; building thousands of millions would take for ever."""
+    if depth > _MAX_NESTING:
+        raise CheckpointError(f"{path}: nested deeper than {_MAX_NESTING} objects; no configuration is")
     for name, value in config.items():
         if isinstance(value, dict):
-            _check_layers(path, value, tensors)
+            _check_sizes(path, value, tensors, depth + 1)
             continue
         counts = value if isinstance(value, list) else [value]
-        most = max(
-            [len(counts), *_integers(counts)] if "layers" in name or "depth" in name else [len(counts)]
-        )
+        numbers = _integers(counts)
+        if any(abs(one) > _MAX_INTEGER for one in numbers):
+            raise CheckpointError(
+                f"{path}: field {str(name)[:60]} is larger than {_MAX_INTEGER}, which no size is; refused"
+            )
+        most = max([len(counts), *numbers] if "layers" in name or "depth" in name else [len(counts)])
         if most > max(tensors, 8):
             raise CheckpointError(
                 f"{path}: field {name} asks for {most} layers, but there are {tensors} tensors"
@@ -112,30 +131,16 @@ def _integers(values: list[Any]) -> list[int]:
     return [*nested, *(value for value in values if type(value) is int)]
 
 
-def read_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of all tensors of a component, by name, from the headers of its safetensors files.
+def read_facts(folder: Path) -> dict[str, TensorFacts]:
+    """Shapes and types of all tensors of a component, by name, from the headers of its safetensors files.
 
     Raises:
         CheckpointError: If there are none, or a header does not fit its file.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
+    facts: dict[str, TensorFacts] = {}
     for path in _weight_files(folder):
-        shapes |= shapes_of(path)
-    return shapes
-
-
-def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors of one safetensors file by name.
-
-    Raises:
-        CheckpointError: If the header does not fit the file: offsets that overlap, leave gaps or lie outside.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as handle:
-            return {name: tuple(handle.get_slice(name).get_shape()) for name in handle.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"{path}: truncated or damaged ({reason}); copy or download it again") from None
+        facts |= facts_of(path)
+    return facts
 
 
 def _weight_files(folder: Path) -> list[Path]:

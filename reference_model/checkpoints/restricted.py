@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from reference_model.checkpoints.headers import SAFETENSORS_DTYPES
 from reference_model.checkpoints.pickles import GlobalName, PickleMachine
 from reference_model.checkpoints.tensors import CheckpointError, LazyTensor
 
@@ -42,20 +43,6 @@ _DTYPES: Final[dict[str, torch.dtype]] = {
     "torch.CharStorage": torch.int8,
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
-}
-_SAFETENSORS_DTYPES: Final[dict[str, torch.dtype]] = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
 }
 
 
@@ -251,7 +238,7 @@ def _zip(path: Path) -> zipfile.ZipFile:
 def _safetensors(path: Path) -> Any:
     try:
         return safe_open(str(path), framework="pt")
-    except SafetensorError as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last where the file cannot be mapped
         raise CheckpointError(f"truncated or damaged ({error}); copy or download it again") from None
 
 
@@ -266,14 +253,14 @@ def _safetensors_content(handle: Any) -> Mapping[str, Any]:
     for name in handle.keys():  # noqa: SIM118 - not a dict
         view = handle.get_slice(name)
         kind = view.get_dtype()
-        if kind not in _SAFETENSORS_DTYPES:
+        if kind not in SAFETENSORS_DTYPES:
             raise CheckpointError(f"tensor {name} has the type {kind}, which is not supported")
 
         def read(name: str = name) -> Tensor:
             tensor: Tensor = handle.get_tensor(name)
             return tensor
 
-        flat[name] = LazyTensor(tuple(view.get_shape()), _SAFETENSORS_DTYPES[kind], read)
+        flat[name] = LazyTensor(tuple(view.get_shape()), SAFETENSORS_DTYPES[kind], read)
     metadata = handle.metadata() or {}
     if CONFIG_KEY not in metadata:
         return flat

@@ -156,7 +156,7 @@ def test_broken_folders_are_named(mask2former, tmp_path, monkeypatch) -> None:
     with pytest.raises(InputError, match=r"weights are missing .*class_predictor"):
         load_detector(folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(InputError, match=r"has no \.safetensors"):
+    with pytest.raises(InputError, match=r"holds only pytorch_model\.bin, a pickle"):
         load_detector(folder)
     (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
     with pytest.raises(InputError, match="a model of type 'bert'; detectors are mask2former"):
