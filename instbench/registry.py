@@ -56,10 +56,11 @@ def load_target(target: str, what: str) -> Any:
         The attribute.
 
     Raises:
-        InputError: If the text has another form, or the module or attribute does not exist.
+        InputError: If the text has another form, the module cannot be imported or has no such attribute.
     """
     module_name, separator, attribute = target.partition(":")
-    if not separator or not module_name or not attribute:
+    words = [*module_name.split("."), *attribute.split(".")]
+    if not separator or not all(word.isidentifier() for word in words):
         raise InputError(f"{what} {target!r}: write it as package.module:factory")
     here = str(Path.cwd())
     if here not in sys.path:  # a user's own module next to them, as with `python -m`
@@ -68,6 +69,11 @@ def load_target(target: str, what: str) -> Any:
         value: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise InputError(f"{what} {target!r}: no module named {error.name!r}") from error
+    except Exception as error:  # a user's module may raise anything
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{what} {target!r}: cannot be imported ({type(error).__name__}: {reason}); correct the module"
+        ) from error
     for part in attribute.split("."):
         if not hasattr(value, part):
             raise InputError(f"{what} {target!r}: module {module_name} has no attribute {attribute!r}")
@@ -354,6 +360,17 @@ def load_generator(
     offered: dict[str, Any] = {"device": device, "dtype": dtype}
     if batch_size is not None:
         offered["batch_size"] = batch_size
+    left = [
+        one.name
+        for one in parameters.values()
+        if one.default is one.empty
+        and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        and one.name not in required | offered
+    ]
+    if left:
+        raise InputError(
+            f"model {name!r}: its factory asks for {left[0]!r}, which has no default; give it one"
+        )
     generator = _call(factory, required, offered)
     for attribute in ("conditions", "generate", "identity", "resolve_sampling"):
         if not hasattr(generator, attribute):

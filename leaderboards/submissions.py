@@ -69,6 +69,8 @@ def _refuse_constant(name: str) -> float:
 
 
 def _load(file: Path) -> Any:
+    if file.exists() and not file.is_file():
+        raise ValueError("a folder, a pipe or a device")
     if file.stat().st_size > _MOST_BYTES:
         raise ValueError(f"larger than {_MOST_BYTES // 1_000_000} MB")
     content = json.loads(file.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
@@ -238,6 +240,8 @@ def _is_sha256(value: Any) -> bool:
 
 def write_file(path: Path, data: bytes) -> None:
     """Writes a whole file atomically."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path}: is no plain file, which alone may be replaced; give another name")
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:12]}")
     try:
         temporary.write_bytes(data)
@@ -250,6 +254,8 @@ def write_file(path: Path, data: bytes) -> None:
 def copy_report(source: Path, target: Path) -> None:
     """Copies ``report.html`` and the files of ``report_files/`` beside it, if there are any; follows no links."""
     for name in ("report.html", "report_files"):
+        if (source / name).is_symlink():  # the folder too: it could be any folder of this machine
+            continue
         found = [source / name] if name.endswith(".html") else sorted((source / name).glob("*"))
         for file in found:
             if file.is_file() and not file.is_symlink():

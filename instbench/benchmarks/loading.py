@@ -12,12 +12,14 @@ from pydantic import ValidationError
 from instbench.benchmarks.schema import Benchmark, CocoData
 from instbench.defaults import EDITION
 from instbench.errors import InputError
+from instbench.plain_files import read_file
 from instbench.registry import did_you_mean, load_target
 
 __all__ = ["BENCHMARK_FOLDER", "benchmark_files", "benchmark_names", "load_benchmark", "read_benchmark"]
 
 BENCHMARK_FOLDER = Path(__file__).parent
 _GROUP = "instbench.benchmarks"
+_MOST_BYTES = 2**20
 
 
 def benchmark_files() -> dict[str, dict[str, Path]]:
@@ -89,7 +91,7 @@ def read_benchmark(path: Path) -> Benchmark:
         InputError: If the file is unreadable or a field is wrong; names the file and the field.
     """
     try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data: Any = yaml.safe_load(read_file(path, _MOST_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such benchmark file") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 from instbench import defaults
 from instbench.cli.options import add_network_options, local_path, positive
+from instbench.cli.output import say
 from instbench.errors import EXIT_DONE
 
 __all__ = ["register", "run"]
@@ -59,13 +60,13 @@ def run(args: argparse.Namespace) -> int:
         for question in questions:
             for _, variant, plan, folder in plan_ablation(question, args.output, session, settings):
                 if folder not in folders:
-                    print(f"{folder}: {variant.label}, {len(plan.layouts)} layouts")
+                    say(f"{folder}: {variant.label}, {len(plan.layouts)} layouts")
                 folders.add(folder)
-        print(f"{len(folders)} runs; nothing was written")
+        say(f"{len(folders)} runs; nothing was written")
         return EXIT_DONE
     for question in questions:
         found = answer(question, args.output, session, settings)
         write_answers([found], args.output)
-        print(ablation_markdown(found), flush=True)
-    print(f"tables and plots: {args.output}/<question>.md, .csv, .svg; runs: {args.output}/runs/")
+        say(ablation_markdown(found), flush=True)
+    say(f"tables and plots: {args.output}/<question>.md, .csv, .svg; runs: {args.output}/runs/")
     return EXIT_DONE

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from instbench.cli.options import location
-from instbench.cli.output import make_console
+from instbench.cli.output import make_console, say
 from instbench.errors import EXIT_DONE
 
 __all__ = ["register", "run"]
@@ -81,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_DONE
     text = write_comparison(comparisons, table_format, win_rate=args.win_rate)
     if output is None:
-        sys.stdout.write(text)
+        say(text.removesuffix("\n"))
     else:
         write_bytes(output, text.encode())
-        print(output)
+        say(output)
     return EXIT_DONE

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instbench import defaults
+from instbench.cli.output import say
 from instbench.errors import EXIT_DONE
 
 __all__ = ["register", "run"]
@@ -77,12 +78,12 @@ def run(args: argparse.Namespace) -> int:
         facts = {name: getattr(done, name) for name in ("kind", "weights", "dtype", "parameters", "left_out")}
         print(json.dumps({"output": str(done.output), **facts}, indent=2))
         return EXIT_DONE
-    print(
+    say(
         f"{args.checkpoint}: {done.kind}, {done.parameters:,} parameters in the UNet ({done.weights} weights)"
     )
     if done.left_out:
-        print(f"left out, not needed for images: {', '.join(done.left_out)}")
-    print(f"written: {done.output} ({done.dtype})")
+        say(f"left out, not needed for images: {', '.join(done.left_out)}")
+    say(f"written: {done.output} ({done.dtype})")
     return EXIT_DONE
 
 
@@ -93,8 +94,6 @@ def _run_detector(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"output": str(args.output), **card.model_dump(mode="json")}, indent=2))
         return EXIT_DONE
-    print(
-        f"{args.checkpoint}: {card.kind}, {len(card.categories)} categories, input {card.image_size} pixels"
-    )
-    print(f"written: {args.output}")
+    say(f"{args.checkpoint}: {card.kind}, {len(card.categories)} categories, input {card.image_size} pixels")
+    say(f"written: {args.output}")
     return EXIT_DONE

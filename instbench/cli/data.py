@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from instbench.cli.output import say
 from instbench.defaults import CANVAS_SIZE
 from instbench.errors import EXIT_DONE, EXIT_FAILURES, InputError
 
@@ -94,7 +95,7 @@ def _fetch(args: argparse.Namespace) -> int:
         keep_archives=args.keep_archives,
     )
     counts = ", ".join(f"{value} {key}" for key, value in report.manifest.counts.items())
-    print(f"{report.folder}: {'already complete' if report.was_there else 'complete'}; {counts}")
+    say(f"{report.folder}: {'already complete' if report.was_there else 'complete'}; {counts}")
     return EXIT_DONE
 
 
@@ -113,8 +114,8 @@ def _verify(args: argparse.Namespace) -> int:
         return EXIT_FAILURES if total else EXIT_DONE
     for folder, found in problems.items():
         for problem in found:
-            print(f"{folder}: {problem}")
-        print(f"{folder}: {len(found)} problems{' (names and sizes only)' if args.quick else ''}")
+            say(f"{folder}: {problem}")
+        say(f"{folder}: {len(found)} problems{' (names and sizes only)' if args.quick else ''}")
     return EXIT_FAILURES if total else EXIT_DONE
 
 
@@ -139,7 +140,7 @@ def _prepare(args: argparse.Namespace) -> int:
         annotations, args.output, captions=captions, images_dir=args.images, size=args.size, name=name
     )
     counts = ", ".join(f"{value} {key}" for key, value in manifest.counts.items())
-    print(f"{args.output}: {args.size}x{args.size}; {counts}")
+    say(f"{args.output}: {args.size}x{args.size}; {counts}")
     return EXIT_DONE
 
 
@@ -152,5 +153,5 @@ def _prepare_shapes(args: argparse.Namespace) -> int:
     if args.size != CANVAS_SIZE:
         raise InputError(f"--size: {args.name} is rendered at its own size; leave it out")
     folder = export_coco(args.name, args.split or "train", args.count, args.output)
-    print(f"{folder}: images/, instances.json, captions.json")
+    say(f"{folder}: images/, instances.json, captions.json")
     return EXIT_DONE

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from instbench import defaults
 from instbench.cli.options import add_network_options, local_path, session_from
-from instbench.cli.output import make_console
+from instbench.cli.output import make_console, say
 from instbench.errors import EXIT_DONE
 
 if TYPE_CHECKING:
@@ -44,10 +44,10 @@ def run(args: argparse.Namespace) -> int:
         runs.append(one)
     title = f"The first {args.limit} layouts of each benchmark, with 95 % intervals (FID over so few images is rough)"
     console.print(comparison_table(columns, ceiling=CEILING, title=title))
-    print("asked and found, side by side:")
+    say("asked and found, side by side:")
     for path in overlays:
-        print(f"  {path}")
+        say(f"  {path}")
     for page in write_pages(args.output, runs):
-        print(f"open in a browser: {page}")
-    print(f"all images, records and numbers: {args.output}/<model>/<benchmark>/")
+        say(f"open in a browser: {page}")
+    say(f"all images, records and numbers: {args.output}/<model>/<benchmark>/")
     return EXIT_DONE

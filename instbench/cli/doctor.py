@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from instbench.cli.options import EVALUATOR_OPTIONS, add_evaluator_options, add_network_options, session_from
+from instbench.cli.output import say
 from instbench.errors import EXIT_DONE, EXIT_FAILURES
 
 __all__ = ["register", "run"]
@@ -32,12 +33,12 @@ def run(args: argparse.Namespace) -> int:
     for check in run_checks(session_from(args), evaluators):
         checks.append(check)
         if not args.json:
-            print(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}", flush=True)
+            say(f"{'ok  ' if check.passed else 'FAIL'}  {check.name}: {check.detail}", flush=True)
     facts = {**package_versions(), **machine()}
     failed = [check.name for check in checks if not check.passed]
     if args.json:
         print(json.dumps({"checks": [asdict(check) for check in checks], "environment": facts}, indent=2))
     else:
-        print(", ".join(f"{name} {value}" for name, value in facts.items()))
-        print(f"{len(failed)} of {len(checks)} checks failed" if failed else "all checks passed")
+        say(", ".join(f"{name} {value}" for name, value in facts.items()))
+        say(f"{len(failed)} of {len(checks)} checks failed" if failed else "all checks passed")
     return EXIT_FAILURES if failed else EXIT_DONE

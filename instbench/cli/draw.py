@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from instbench.cli.options import (
     positive,
     session_from,
 )
+from instbench.cli.output import say
 from instbench.errors import EXIT_DONE, InputError
 
 __all__ = ["register", "run"]
@@ -113,24 +113,24 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(drawing.record, indent=2, sort_keys=True))
         return EXIT_DONE
     for number, instance in enumerate(drawing.shown.instances):
-        print(f"{number:>3}  {_line(instance.phrase)}")
+        say(f"{number:>3}  {_line(instance.phrase)}")
     _report_info(drawing)
     if drawing.changes is not None:
         _report_changes(drawing.changes)
     elif source.picture is not None:
-        print(against_picture(drawing.images[0].image, source.picture, source.picture_place))
-    print(f"{drawing.folder}: {len(drawing.images)} images made")
+        say(against_picture(drawing.images[0].image, source.picture, source.picture_place))
+    say(f"{drawing.folder}: {len(drawing.images)} images made")
     return EXIT_DONE
 
 
 def _report_changes(changes: Any) -> None:
-    print("\nmean difference of the pixels, of 255:")
+    say("\nmean difference of the pixels, of 255:")
     for one in changes.instances:
         number = f"{one.before}" if one.before == one.after else f"{_or(one.before)}->{_or(one.after)}"
         what = ", ".join(dict.fromkeys(one.verbs)) or "as it was"
-        print(f"{_level(one.difference)}  {number:>5}  {_line(one.phrase)} ({what})")
-    print(f"{_level(changes.inside)}  inside the boxes of what changed")
-    print(f"{_level(changes.outside)}  everywhere else\n")
+        say(f"{_level(one.difference)}  {number:>5}  {_line(one.phrase)} ({what})")
+    say(f"{_level(changes.inside)}  inside the boxes of what changed")
+    say(f"{_level(changes.outside)}  everywhere else\n")
 
 
 def _or(position: int | None) -> str:
@@ -144,12 +144,12 @@ def _level(value: float | None) -> str:
 def _report_info(drawing: Any) -> None:
     first = drawing.images[0].info
     if first.get("dropped_instances"):
-        print(
+        say(
             f"the model has too few slots: the last {first['dropped_instances']} instances are not drawn",
-            file=sys.stderr,
+            error=True,
         )
     for text, cut in dict(first.get("truncated") or {}).items():
-        print(f"cut for the model: {_line(text)} (left out: {_line(str(cut))})", file=sys.stderr)
+        say(f"cut for the model: {_line(text)} (left out: {_line(str(cut))})", error=True)
 
 
 def _conditions(text: str) -> frozenset[Any]:

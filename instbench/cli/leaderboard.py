@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from instbench.cli.options import local_path
+from instbench.cli.output import say
 from instbench.errors import EXIT_DONE, InputError
 
 __all__ = ["register", "run"]
@@ -66,7 +67,7 @@ def _check(args: argparse.Namespace) -> int:
     _refuse_problems(args.results)
     for path in args.results:
         unknown = "; unknown whether numbers of the benchmark are missing: scored by an older version"
-        print(f"{path}: ok{unknown if may_lack_numbers(path) else ''}")
+        say(f"{path}: ok{unknown if may_lack_numbers(path) else ''}")
     return EXIT_DONE
 
 
@@ -76,7 +77,7 @@ def _add(args: argparse.Namespace) -> int:
     _refuse_problems(args.results)  # all or nothing
     for path in args.results:
         folder = add_submission(path, args.output, badge=BADGES[1] if args.reproduced else BADGES[0])
-        print(f"{path}: filed in {folder}")
+        say(f"{path}: filed in {folder}")
     return EXIT_DONE
 
 
@@ -84,10 +85,10 @@ def _build(args: argparse.Namespace) -> int:
     if args.format == "site":
         from leaderboards.site import build_site
 
-        print(f"open {build_site(args.board, args.output)}")
+        say(f"open {build_site(args.board, args.output)}")
     else:
         from leaderboards.boards import write_tables
 
         for path in write_tables(args.board, args.output, args.format):
-            print(path)
+            say(path)
     return EXIT_DONE

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from instbench.cli.output import say
 from instbench.errors import EXIT_DONE
 
 __all__ = ["register", "run"]
@@ -35,12 +36,12 @@ def run(args: argparse.Namespace) -> int:
         return EXIT_DONE
     for kind, rows in listed.items():
         if len(listed) > 1:
-            print(f"{kind}:")
+            say(f"{kind}:")
         width = max((len(name) for name, _ in rows), default=0)
         for name, summary in rows:
-            print(f"  {name:<{width}}  {summary}")
+            say(f"  {name:<{width}}  {summary}")
             for topic, line in details.get(name, {}).items() if kind == "benchmarks" else ():
-                print(f"      {topic}: {line}")
+                say(f"      {topic}: {line}")
     return EXIT_DONE
 
 

@@ -1,21 +1,27 @@
 """Entry point of the `instbench` command.
 
-Exit codes: 0 done, 1 finished with failures, 2 bad input, 130 interrupted (run it again to continue).
+Exit codes: 0 done, 1 finished with failures, 2 bad input, 130 interrupted, 143 terminated (run it again to continue).
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
 from instbench._version import __version__
+from instbench.cli.output import say
+from instbench.cli.signals import Terminated, orderly
 from instbench.errors import EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_INTERRUPTED, InputError
+from instbench.text import visible
 
 __all__ = ["VERBS", "build_parser", "main"]
 
@@ -37,13 +43,29 @@ VERBS = (
     "leaderboard",
 )
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+_FIXES = {
+    **dict.fromkeys(_NO_RIGHT, "check the permissions, or choose another place"),
+    errno.EISDIR: "a folder is where a file belongs; move it away",
+    errno.ENOTDIR: "a file is where a folder belongs; move it away",
+    errno.ENOTEMPTY: "a folder is where a file belongs; move it away",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "a link leads back to itself; remove it",
+    errno.ENOENT: "check the path",
+    errno.EINVAL: "give a plain file",
+    errno.EFBIG: "give a smaller one",
+    errno.EIO: "the disk or the network failed; run the same command again to continue",
+    errno.ESTALE: "the network disk failed; run the same command again to continue",
+    errno.EMFILE: "raise the limit of open files (ulimit -n) and run the same command again",
+}
 
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, as every other error of the command line; sub-parsers inherit it."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_BAD_INPUT, f"error: {message}; see `{self.prog} --help`\n")
+        line = " ".join(visible(message).split())
+        self.exit(EXIT_BAD_INPUT, f"error: {line}; see `{self.prog} --help`\n")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,17 +91,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # a stand-in, or closed
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        with orderly():
+            return _main(argv)
+    except KeyboardInterrupt as stop:
+        # Whoever is impatient may press Ctrl-C again while the process goes down, without seeing a traceback.
+        if threading.current_thread() is threading.main_thread() and argv is None:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        what, code = "interrupted", EXIT_INTERRUPTED
+        if isinstance(stop, Terminated):
+            what, code = "terminated", 128 + stop.number
+        _say(f"{what}; run the same command again to continue")
+        return code
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     try:
-        args = parser.parse_args(argv)
+        given = sys.argv[1:] if argv is None else list(argv)
+        # An empty path would be this folder, which nobody means by an unset variable.
+        if any(one == "" or (one.startswith("--") and one.endswith("=")) for one in given):
+            parser.error("an argument is empty (an unset variable of the shell?)")
+        args = parser.parse_args(given)
     except SystemExit as stop:
         return int(stop.code or 0)
     _set_up_logging(verbose=args.verbose, quiet=args.quiet)
     try:
         return int(importlib.import_module(f"instbench.cli.{args.verb}").run(args))
-    except KeyboardInterrupt:
-        _say("interrupted; run the same command again to continue")
-        return EXIT_INTERRUPTED
     except InputError as error:
         for line in error.details:
             _say(line)
@@ -94,15 +135,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             where = f" at {error.filename}" if error.filename else ""
             _say(f"error: no space left{where}; free some and run the same command again to continue")
         else:
-            _say(f"error: {error}")
+            _say(f"error: {_of_the_system(error)}")
         return _failed(args.verbose, EXIT_BAD_INPUT)
+    except MemoryError:
+        _say("error: out of memory; give fewer or smaller inputs, or a smaller --batch-size")
+        return _failed(args.verbose, EXIT_FAILURES)
     except Exception as error:
         _say(f"error: {type(error).__name__}: {error} (add -v before the verb for the traceback)")
         return _failed(args.verbose, EXIT_FAILURES)
 
 
+def _of_the_system(error: OSError) -> str:
+    """What the system refused: the file, the reason and what may help."""
+    if error.filename is None or not error.strerror:
+        return str(error)
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    other = f" -> {error.filename2}" if error.filename2 is not None else ""
+    fix = _FIXES.get(error.errno or 0)
+    return f"{name}{other}: {error.strerror}" + (f"; {fix}" if fix else "")
+
+
 def _say(message: str) -> None:
-    print(" ".join(message.split("\n")), file=sys.stderr)
+    say(" ".join(message.split("\n")), error=True)
 
 
 def _failed(verbose: bool, code: int) -> int:
@@ -111,10 +165,17 @@ def _failed(verbose: bool, code: int) -> int:
     return code
 
 
+class _Visible(logging.Formatter):
+    """Messages name captions, categories and files, which must not steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
     level = logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Visible("%(message)s"))
     for name in ("instbench", "metrics", "reference_model"):
         logger = logging.getLogger(name)
         logger.handlers = [handler]

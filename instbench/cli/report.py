@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from instbench.cli.options import location
+from instbench.cli.output import say
 from instbench.errors import EXIT_DONE, InputError
 
 __all__ = ["register", "run"]
@@ -40,10 +41,10 @@ def run(args: argparse.Namespace) -> int:
     if args.other is None:
         with opened(args.run, write=args.output is None) as place:
             page = build_report(place.folder, args.output)
-            print(page if args.output is not None else place.named(page))
+            say(page if args.output is not None else place.named(page))
         return EXIT_DONE
     if args.output is None:
         raise InputError("-o FILE is missing: where to write the page of two runs")
     with opened(args.run, write=False) as place, opened(args.other, write=False) as other:
-        print(build_comparison(place.folder, other.folder, args.output))
+        say(build_comparison(place.folder, other.folder, args.output))
     return EXIT_DONE

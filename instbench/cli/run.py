@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from instbench.cli.options import (
     folder_arguments,
     run_arguments,
 )
-from instbench.cli.output import make_console
+from instbench.cli.output import make_console, say
 from instbench.errors import EXIT_DONE, EXIT_FAILURES
 
 __all__ = ["dry_run", "print_plans", "register", "report", "run"]
@@ -65,10 +64,10 @@ def report(outcomes: list[Any], *, as_json: bool, slices: bool = False) -> int:
         for one in outcomes:
             failed = f", {len(one.failed)} failed" if one.failed else ""
             missing = f", {len(one.missing)} missing (misses)" if one.missing else ""
-            print(f"{one.address or one.folder}: {one.made} images made, {one.kept} kept{failed}{missing}")
+            say(f"{one.address or one.folder}: {one.made} images made, {one.kept} kept{failed}{missing}")
     failures = sum(len(one.failed) for one in outcomes)
     if failures:
-        print(f"finished with failures: {failures} images are missing", file=sys.stderr)
+        say(f"finished with failures: {failures} images are missing", error=True)
     return EXIT_FAILURES if failures else EXIT_DONE
 
 
@@ -93,6 +92,6 @@ def print_plans(plans: list[tuple[Any, Path]], *, as_json: bool, place: Any, **w
         return EXIT_DONE
     for one in facts:
         for name, value in one.items():
-            print(f"{name:>16}: {value}")
-        print()
+            say(f"{name:>16}: {value}")
+        say()
     return EXIT_DONE

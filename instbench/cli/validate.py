@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from instbench.cli.output import say
 from instbench.errors import EXIT_BAD_INPUT, EXIT_DONE
 
 __all__ = ["register", "run"]
@@ -49,9 +50,9 @@ def run(args: argparse.Namespace) -> int:
         return code
     for position, finding in enumerate(report.findings):
         if position == _SHOWN and not args.all:
-            print(f"... and {len(report.findings) - _SHOWN} more (--all shows them)")
+            say(f"... and {len(report.findings) - _SHOWN} more (--all shows them)")
             break
-        print(f"{finding.source}: {finding.problem.severity}: {finding.problem}")
+        say(f"{finding.source}: {finding.problem.severity}: {finding.problem}")
     counts = ", ".join(f"{value} {name}" for name, value in report.counts.items())
-    print(f"{args.file}: {report.errors} errors, {report.warnings} warnings; {counts}")
+    say(f"{args.file}: {report.errors} errors, {report.warnings} warnings; {counts}")
     return code

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from instbench.errors import InputError
+from instbench.plain_files import read_file
 
 __all__ = [
     "Problem",
@@ -73,7 +74,7 @@ def read_json(path: Path) -> Any:
         InputError: If the file is missing, unreadable, truncated or no JSON.
     """
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_file(path, None))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except IsADirectoryError:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from instbench.errors import InputError
+from instbench.plain_files import read_file
 from instbench.runs.atomic import sha256_file
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: The file is missing, unreadable or not an object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_file(path))
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; an evaluator folder needs it") from error
     except (OSError, ValueError, RecursionError) as error:

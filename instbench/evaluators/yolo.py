@@ -27,6 +27,7 @@ from instbench.evaluators.folders import (
 )
 from instbench.evaluators.yolo_model import build_yolo_model, quiet_ultralytics
 from instbench.layouts import rle
+from instbench.plain_files import read_file
 
 __all__ = ["UltralyticsDetector"]
 
@@ -34,6 +35,16 @@ WEIGHTS_NAME = "model.safetensors"
 ARCHITECTURE_NAME = "model.yaml"
 _GREY = 114
 _PROTOTYPE_STRIDE = 4
+_MOST_BYTES = 2**20
+
+
+class _NoAliases(yaml.SafeLoader):
+    """A safe loader without aliases, with which a few lines can stand for thousands of millions of values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias (*) is not allowed here")
+        return super().compose_node(parent, index)
 
 
 class UltralyticsDetector:
@@ -84,12 +95,12 @@ class UltralyticsDetector:
         card = read_card(folder, DetectorCard)
         architecture = folder / ARCHITECTURE_NAME
         try:
-            spec = yaml.safe_load(architecture.read_text(encoding="utf-8"))
+            spec = _NoAliases(read_file(architecture, _MOST_BYTES).decode("utf-8")).get_single_data()
         except FileNotFoundError as error:
             raise InputError(
                 f"{architecture}: no such file; give the network's ultralytics architecture"
             ) from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise InputError(
                 f"{architecture}: not readable as YAML ({one_line(error)}); write it again"
             ) from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from instbench.errors import InputError
+from instbench.plain_files import read_file
 from instbench.runs.atomic import sha256_file
 
 __all__ = [
@@ -149,7 +150,7 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     """
     path = folder / name
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_file(path))
     except FileNotFoundError:
         raise InputError(f"{folder}: has no {name}; give the folder of a checkpoint") from None
     except (OSError, ValueError, RecursionError) as error:

@@ -17,6 +17,7 @@ from typing import Any
 from instbench.errors import InputError
 from instbench.layouts.rle import check
 from instbench.layouts.types import Condition, Instance, Layout, MaskRLE
+from instbench.plain_files import check_plain
 
 __all__ = ["SCHEMA_VERSION", "dumps", "layout_from_json", "layout_to_json", "read_jsonl", "write_jsonl"]
 
@@ -136,6 +137,7 @@ def read_jsonl(path: Path) -> list[Layout]:
     layouts: list[Layout] = []
     keys: set[str] = set()
     try:
+        check_plain(path)
         with path.open(encoding="utf-8") as handle:
             for number, line in enumerate(handle, start=1):
                 layout = _parse_line(line, f"{path}: line {number}")

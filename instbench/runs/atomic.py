@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from instbench.plain_files import check_plain
+
 __all__ = ["TEMPORARY_PREFIX", "atomic_path", "canonical_json", "sha256_bytes", "sha256_file", "write_bytes"]
 __all__ += [
     "append_line",
@@ -70,7 +72,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Yields:
         The temporary path to write to. It is removed when the block raises.
     """
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
+    if path.exists():
+        check_plain(path)  # renaming would put a file in the place of a device such as /dev/null
+    # A long name must not become too long by ours.
+    name = path.name if len(os.fsencode(path.name)) < 200 else path.suffix
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{name}")
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -131,5 +137,6 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal."""
+    check_plain(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

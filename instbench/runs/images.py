@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from instbench.defaults import IMAGE_STORES, StoreKind
 from instbench.errors import InputError
+from instbench.plain_files import read_file
 from instbench.runs.atomic import remove_temporary, sha256_bytes, write_bytes
 from instbench.runs.away import KnownImage, supplier_of
 
@@ -20,6 +21,7 @@ __all__ = ["UNREADABLE", "ImageFiles", "ImageStore", "StoreKind", "check_store",
 _PNG_END = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 
 _MAX_PIXELS = 2**26
+_MAX_BYTES = 2**30
 UNREADABLE = (OSError, SyntaxError, UnidentifiedImageError, ValueError, Image.DecompressionBombError)
 """What reading a damaged PNG, or one that would unfold without end, raises."""
 
@@ -162,12 +164,12 @@ class ImageFiles(ImageStore):
         """Returns the bytes of the PNG file."""
         path = self._path(image_key)
         try:
-            return path.read_bytes()
+            return read_file(path, _MAX_BYTES)
         except FileNotFoundError:
             supplier = supplier_of(path)
             if supplier is None or not supplier.fetch(path):
                 raise
-            return path.read_bytes()
+            return read_file(path, _MAX_BYTES)
 
     def sha256(self, image_key: str) -> str:
         """Returns the SHA-256 of the PNG file in hexadecimal."""

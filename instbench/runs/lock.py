@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from instbench.errors import InputError
+from instbench.plain_files import read_file
 
 __all__ = ["LOCK_NAME", "LockOwner", "RunLock", "read_owner"]
 
@@ -94,7 +95,7 @@ class LockOwner:
 def read_owner(path: Path) -> LockOwner | None:
     """Reads a lock file; None if it is not there or no lock of ours."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_file(path))
         return LockOwner(**data)
     except (OSError, ValueError, TypeError, RecursionError):
         return None

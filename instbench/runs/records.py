@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from instbench.errors import InputError
+from instbench.plain_files import read_file
 from instbench.runs.atomic import write_json
 from instbench.runs.images import StoreKind
 
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
+_MOST_BYTES = 2**28
 
 
 class _Record(BaseModel):
@@ -264,7 +266,7 @@ def read_record(path: Path, kind: type[RecordT]) -> RecordT:
         InputError: If the file is missing, no JSON, or does not fit; names the field.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read_file(path, _MOST_BYTES))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; run the benchmark first") from None
     except (OSError, ValueError, RecursionError) as error:  # also integers of thousands of digits

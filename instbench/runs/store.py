@@ -15,6 +15,7 @@ from PIL import Image
 
 from instbench import defaults
 from instbench.errors import InputError
+from instbench.plain_files import read_file
 from instbench.runs.archives import ImageArchives
 from instbench.runs.atomic import (
     TEMPORARY_PREFIX,
@@ -123,7 +124,15 @@ class RunFolder:
         """Makes the folders and removes what an interrupted write left.
 
         The folder must be locked; `keep_images_in` goes before it in a new one.
+
+        Raises:
+            InputError: If a part of it is a link, through which files elsewhere would be written and deleted.
         """
+        for path in (self.images, self.observations, self.observations / "parts", self.images_jsonl):
+            if path.is_symlink():
+                raise InputError(
+                    f"{path}: is a link; put the {path.name} of the run itself there, or link the whole run"
+                )
         for folder in (self.root, self.images, self.observations):
             make_folder(folder)
             remove_temporary(folder)
@@ -233,7 +242,7 @@ class RunFolder:
         log: dict[str, dict[str, Any]] = {}
         if not self.images_jsonl.exists():
             return log
-        for line in self.images_jsonl.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in read_file(self.images_jsonl, None).decode("utf-8", "replace").splitlines():
             try:
                 entry = json.loads(line)
                 log[str(entry["image_key"])] = entry

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from instbench.errors import InputError
@@ -56,7 +57,13 @@ class ScoredRun:
     @cached_property
     def objects(self) -> list[dict[str, Any]]:
         """The rows per requested object."""
-        rows: list[dict[str, Any]] = pq.read_table(RunFolder(self.folder).instances_parquet).to_pylist()
+        path = RunFolder(self.folder).instances_parquet
+        try:
+            rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"{path}: unreadable ({' '.join(str(error).split())[:120]}); score the run again"
+            ) from None
         return rows
 
 

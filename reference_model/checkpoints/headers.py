@@ -54,6 +54,8 @@ def facts_of(path: Path) -> dict[str, TensorFacts]:
             tensor has a type that is not read.
     """
     facts: dict[str, TensorFacts] = {}
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: is a folder, a pipe or a device; copy the checkpoint again")
     try:
         with safe_open(str(path), framework="pt") as handle:
             for name in handle.keys():  # noqa: SIM118 - not a dict

@@ -188,6 +188,8 @@ def open_checkpoint(path: Path, *, classes: tuple[str, ...] = ()) -> Iterator[Ma
     Raises:
         CheckpointError: If the file is missing, of another kind, damaged or truncated, or asks for code to be run.
     """
+    if path.exists() and not path.is_file():
+        raise CheckpointError(f"{path}: is a folder, a pipe or a device; give a checkpoint file")
     try:
         with path.open("rb") as handle:
             start = handle.read(16)

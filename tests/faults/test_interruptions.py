@@ -114,6 +114,35 @@ def test_interrupted_and_resumed(runner, count):
     count("Ctrl-C")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_terminated_by_a_cluster_and_resumed(runner, count, number):
+    name = f"terminated-{number}"
+    process = runner.start(name)
+    runner.wait_for(process, 5)
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + number
+    assert error.strip() == "terminated; run the same command again to continue"
+    assert not (runner.folder / name / ".lock").exists()
+    assert len(runner.finished(name)) >= 3
+    assert runner.resume(name) == []
+    count("SIGTERM and SIGHUP")
+
+
+def test_impatient_fingers_on_ctrl_c(runner, count):
+    process = runner.start("impatient")
+    runner.wait_for(process, 5)
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.01)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode in (130, -signal.SIGINT)  # the shell calls both 130
+    assert "Traceback" not in error
+    assert len(error.splitlines()) <= 1, error
+    assert runner.resume("impatient") == []
+    count("Ctrl-C, again and again")
+
+
 @pytest.mark.parametrize("store", ["files", "archives"])
 def test_a_full_disk_is_one_line_and_resumed(runner, count, store):
     name = f"full-{store}"

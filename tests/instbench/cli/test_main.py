@@ -104,7 +104,11 @@ def test_a_missing_or_unknown_verb_is_one_line(capsys):
             2,
             "no space left at /disk/run.json",
         ),
-        (PermissionError(errno.EACCES, "Permission denied", "/root/x"), 2, "Permission denied: '/root/x'"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/root/x"),
+            2,
+            "/root/x: Permission denied; check",
+        ),
         (RuntimeError("two\nlines"), 1, "RuntimeError: two lines"),
     ],
 )
