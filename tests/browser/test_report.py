@@ -51,6 +51,20 @@ def test_worst_comes_first_and_order_can_be_chosen(page: Any, plain: str) -> Non
     assert cards(page) == [f"{number:012d}" for number in range(48, 60)]
 
 
+def test_what_the_filters_do_not_mean_is_drawn_faintly(page: Any, plain: str) -> None:
+    page.goto(plain)
+    third = page.locator('.card[data-key="000000000002"]')  # a cat that is misplaced, a dog and an owl
+    eventually(third.locator(".dim > *")).to_have_count(0)
+    page.select_option("#category", "dog")
+    faint = third.locator(".dim > *").count()
+    assert 0 < faint < third.locator("svg rect, svg path").count()
+    page.select_option("#failure", "misplaced")
+    page.select_option("#category", "cat")
+    eventually(third.locator(".dim > *")).to_have_count(faint)  # of three alike objects two step back
+    page.locator(".card").first.click()
+    eventually(page.locator("#image-body .dim > *")).to_have_count(0)
+
+
 def test_filters_combine(page: Any, plain: str) -> None:
     page.goto(plain)
     page.select_option("#failure", "missing")

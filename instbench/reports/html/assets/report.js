@@ -7,7 +7,7 @@
   const COLORS = ["#e6194b", "#0082c8", "#3cb44b", "#f58230", "#911eb4", "#00aaaa", "#f032e6", "#966e14", "#800000",
     "#465aff", "#6ea000", "#dc508c"];
   const GREY = "#8a8f96";
-  let shown = [], page = 0, current = -1;
+  let shown = [], page = 0, current = -1, wanted = { failure: "", category: "" };
 
   // -- small helpers; text from data goes through textContent and attributes alone
 
@@ -73,14 +73,19 @@
   }
   function overlay(entry, view, show) {
     const svg = draw("svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none", "aria-hidden": "true" });
-    if (show.asked) entry.asked.forEach((one, i) => drawAsked(svg, one, COLORS[i % COLORS.length]));
+    // What the filters do not mean steps back, else nobody finds the one object among many.
+    const back = draw("g", { class: "dim" });
+    const place = (i) => (show.meant && !show.meant(entry, i) ? back : svg);
+    svg.append(back);
+    if (show.asked) entry.asked.forEach((one, i) => drawAsked(place(i), one, COLORS[i % COLORS.length]));
     if (show.found) {
       const owner = new Map();
       view.outcomes.forEach((one, i) => { if (one.detection !== undefined) owner.set(one.detection, i); });
       view.found.forEach((one, i) => {
         const color = owner.has(i) ? COLORS[owner.get(i) % COLORS.length] : GREY;
-        if (one.mask && show.masks) svg.append(draw("path", { d: outline(one.mask), stroke: color, class: "dash" }));
-        svg.append(draw("rect", { ...rectangle(one.box), class: "halo" }), draw("rect", { ...rectangle(one.box), stroke: color, class: "dash" }));
+        const target = place(owner.get(i));
+        if (one.mask && show.masks) target.append(draw("path", { d: outline(one.mask), stroke: color, class: "dash" }));
+        target.append(draw("rect", { ...rectangle(one.box), class: "halo" }), draw("rect", { ...rectangle(one.box), stroke: color, class: "dash" }));
       });
     }
     if (show.labels) {
@@ -97,7 +102,10 @@
     node.append(overlay(entry, view, show));
     return node;
   }
-  const shows = () => ({ asked: byId("show-asked").checked, found: byId("show-found").checked, labels: byId("show-labels").checked });
+  const shows = () => ({
+    asked: byId("show-asked").checked, found: byId("show-found").checked, labels: byId("show-labels").checked,
+    meant: wanted.failure || wanted.category ? meant : null,
+  });
 
   // -- sorting and filtering
 
@@ -132,16 +140,21 @@
     }
     return haystacks.get(entry);
   }
+  // Kind and category must both hold for one and the same object.
+  function meant(entry, i) {
+    const { failure, category } = wanted, one = entry.asked[i];
+    return one !== undefined && (!category || one.category === category)
+      && (!failure || entry.views.some((view) => (view.outcomes[i] || {}).failure === failure));
+  }
   function refresh() {
-    const failure = byId("failure").value, category = byId("category").value, count = byId("count").value;
+    const count = byId("count").value;
+    wanted = { failure: byId("failure").value, category: byId("category").value };
     const words = byId("search").value.toLowerCase().trim();
     shown = images.filter((entry) => {
       if (count && !inCount(entry.asked.length, count)) return false;
       if (words && !haystack(entry).includes(words)) return false;
-      if (!failure && !category) return true;
-      // Both must hold for one and the same object.
-      return entry.asked.some((one, i) => (!category || one.category === category)
-        && (!failure || entry.views.some((view) => (view.outcomes[i] || {}).failure === failure)));
+      if (!wanted.failure && !wanted.category) return true;
+      return entry.asked.some((_, i) => meant(entry, i));
     });
     const order = ORDERS[byId("sort").value] || ORDERS.worst;
     shown.sort((a, b) => order(a, b) || byKey(a, b));
