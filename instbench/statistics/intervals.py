@@ -138,8 +138,9 @@ def interval(
         return value - reach, value + reach
     share = min(1.0, max(0.0, value))
     if spread.error < _NOTHING or share * (1 - share) < _NOTHING:
-        return wilson_interval(share, spread.units, level)
-    low, high = _wilson(share, share * (1 - share) / spread.error**2, spread.quantile(level))
+        low, high = wilson_interval(share, spread.units, level)
+    else:
+        low, high = _wilson(share, share * (1 - share) / spread.error**2, spread.quantile(level))
     return min(low, value), max(high, value)  # up to rounding, the number lies in it
 
 

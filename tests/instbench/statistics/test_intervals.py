@@ -102,6 +102,10 @@ def test_all_hit_is_no_certainty():
     low, high = interval(RatioSamples(np.full(16, 3.0), np.full(16, 3.0)))
     assert high == 1
     assert low == pytest.approx(wilson_interval(1.0, 16)[0])
+    for counts in ([1.0, 2.0, 4.0], [2.0, 3.0, 1.0, 1.0], [5.0, 1.0]):
+        sizes = np.array(counts)
+        assert interval(RatioSamples(sizes, sizes))[1] == 1
+        assert interval(RatioSamples(0 * sizes, sizes))[0] == 0
     assert interval(RatioSamples(np.ones(1), np.ones(1))) is None
     assert interval(RatioSamples(np.zeros(5), np.zeros(5))) is None
 
