@@ -58,7 +58,10 @@ test-slow: $(STAMP) ## run the slow tests (minutes: real sampling with the shipp
 
 test-faults: export HF_HUB_OFFLINE = 1
 test-faults: export YOLO_OFFLINE = true
-test-faults: $(STAMP) ## kill runs, fill disks, feed hostile files and fuzz the readers (about 2 minutes)
+test-faults: $(STAMP) ## kill runs, fill disks, feed hostile files and fuzz the readers; an S3 server is installed if missing
+	@$(BIN)/python -c 'import s3fs, moto.server' 2>/dev/null || \
+		$(BIN)/python -m pip install -qq --disable-pip-version-check $(PIP_ARGS) -e '.[faults]' || \
+		echo "without s3fs and moto, S3 is not tried"
 	@$(BIN)/python -m pytest -q -m faults tests/faults $(PYTEST_ARGS)
 
 test-ray: export HF_HUB_OFFLINE = 1

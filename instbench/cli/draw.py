@@ -53,7 +53,7 @@ def register(subparsers: Any) -> None:
         "--from",
         dest="source",
         metavar="RUN/IMAGE",
-        help="start from an image of a run, with its settings and its noise: the same picture",
+        help="start from an image of a run, a folder or an address, with its settings and noise: the same picture",
     )
     parser.add_argument(
         "-o", "--output", type=local_path, metavar="DIR", help="folder (default: drawn/<name>)"

@@ -17,6 +17,8 @@ from instbench.generators.variants import split_name
 from instbench.layouts.handwritten import check_drawable, layout_from_object, load_json
 from instbench.layouts.serialization import layout_from_json, read_jsonl
 from instbench.layouts.types import Condition, Layout
+from instbench.runs.mirror import opened
+from instbench.runs.remote import is_url
 from instbench.runs.store import RunFolder
 from instbench.seeds import derive_seed
 
@@ -89,8 +91,8 @@ def from_run(address: str) -> DrawSource:
     """Starts from an image of a run, with the run's settings and that image's seed.
 
     Args:
-        address: ``RUN/IMAGE``: the run folder and an image key of its ``layouts.jsonl``. The key is compared
-            with those of the file and never used as a path; ``RUN/images/IMAGE.png`` will do too.
+        address: ``RUN/IMAGE``: the run folder, or its address for fsspec, and an image key of its ``layouts.jsonl``.
+            The key is compared with those of the file and never used as a path; ``RUN/images/IMAGE.png`` will do too.
 
     Returns:
         The source.
@@ -98,6 +100,16 @@ def from_run(address: str) -> DrawSource:
     Raises:
         InputError: If there is no such run or image, or its records are damaged.
     """
+    if not is_url(address):
+        return _from_folder(address)
+    where, _, key = address.rpartition("/")
+    with opened(where.removesuffix("/images"), write=False) as place:
+        source = _from_folder(f"{place.folder}/{key}")
+        there = source.picture_place.replace(str(place.folder), str(place.address))
+        return replace(source, picture_place=there)
+
+
+def _from_folder(address: str) -> DrawSource:
     folder, key = Path(address).parent, Path(address).name.removesuffix(".png")
     if folder.name == "images" and not (folder / "run.json").exists():
         folder = folder.parent

@@ -231,9 +231,8 @@ class _Mirror:
     def away(self, folder: Path) -> dict[str, int]:
         """Returns names and bytes of the images of a folder that are only there."""
         below = self._name(folder) + "/"
-        return {
-            name.removeprefix(below): file.size for name, file in self._away.items() if name.startswith(below)
-        }
+        here = list(self._away.items())
+        return {name.removeprefix(below): file.size for name, file in here if name.startswith(below)}
 
     def known(self, path: Path) -> KnownImage | None:
         """What is known of an image that is only there."""
@@ -252,7 +251,7 @@ class _Mirror:
             self.target.get(name, path)
         finally:
             self._fetching.discard(name)
-        with self._mutex:  # a report reads images in threads
+        with self._mutex:
             self._away.pop(name, None)
             self._note(name, _Known.of(file.token, path))
             if self._lock is not None:
@@ -286,8 +285,11 @@ class _Mirror:
         if self.root not in path.parents:
             return
         name = self._name(path)
-        if not _is_ours(name) or name in self._fetching:
-            return
+        if _is_ours(name) and name not in self._fetching:
+            with self._mutex:  # images are read and written in threads beside the one that observes
+                self._finished(name)
+
+    def _finished(self, name: str) -> None:
         self._away.pop(name, None)
         if not _grows(name):
             if name.endswith("run.json"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -13,11 +13,12 @@ import pytest
 from instbench import api
 from instbench.cli.main import main
 from instbench.errors import InputError
+from instbench.execution.draw_source import from_run
 from instbench.execution.shards import Shard
 from instbench.runs import mirror, remote
 from instbench.runs.away import HASHES_NAME
 from instbench.runs.lock import LOCK_NAME
-from instbench.runs.remote import Target, TargetLock, shown
+from instbench.runs.remote import Target, TargetLock
 from tests.instbench.fakes import write_benchmark
 
 KEYS = [f"{index:012d}" for index in range(11, 16)]
@@ -280,48 +281,6 @@ def test_a_missing_package_is_named(toy, fakes, machine, capsys, monkeypatch):
     assert "Install s3fs to access S3); pip install 'instbench[s3]', then run" in error
 
 
-def test_locks(memory, monkeypatch):
-    target = Target("memory://bucket/run")
-    with TargetLock(target) as held:
-        with (
-            pytest.raises(InputError, match=r"memory://bucket/run: in use by process \d+ on "),
-            TargetLock(target),
-        ):
-            pass
-        assert target.read_bytes(LOCK_NAME) is not None
-        old = json.loads(held._content())
-        old["renewed"] = (datetime.now(UTC) - timedelta(minutes=11)).isoformat()
-        old["token"] = "of a process that is silent"
-        target.write_bytes(LOCK_NAME, json.dumps(old).encode())
-        with TargetLock(target):
-            pass
-        assert target.read_bytes(LOCK_NAME) is None
-    monkeypatch.setattr(remote, "LOCK_RENEWED_EVERY", 0.01)
-    with TargetLock(target) as held:
-        target.write_bytes(LOCK_NAME, b"{}")
-        held._thread.join(timeout=5)
-        with pytest.raises(InputError, match="another process took over"):
-            held.check()
-
-
-def test_a_lock_that_another_process_takes_at_the_same_moment_is_left_alone(memory, monkeypatch):
-    """Both saw no lock; the other wrote first."""
-    target = Target("memory://bucket/run")
-    other = TargetLock(target)
-    write = Target.write_bytes
-
-    def second(self, name, data, *, new=False):
-        monkeypatch.setattr(Target, "write_bytes", write)
-        assert other.__enter__() is other
-        return self.write_bytes(name, data, new=new)
-
-    monkeypatch.setattr(Target, "write_bytes", second)
-    with pytest.raises(InputError, match=r"in use by process \d+ on "), TargetLock(target):
-        pass
-    assert other._is_ours()
-    other.__exit__(None, None, None)
-
-
 def test_folder_marks_of_object_stores_are_no_files(toy, fakes, machine, memory, monkeypatch):
     find = type(memory).find
 
@@ -332,16 +291,6 @@ def test_folder_marks_of_object_stores_are_no_files(toy, fakes, machine, memory,
     monkeypatch.setattr(type(memory), "find", with_marks)
     [outcome] = api.generate(toy, "memory://bucket/run", model="fake")
     assert outcome.made == 5
-
-
-def test_what_tells_a_file_is_its_check_sum_else_its_time_in_any_zone():
-    noon = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
-    there = noon.astimezone(timezone(timedelta(hours=5)))
-    listed = {"size": 3, "ETag": '"abc"', "LastModified": noon}
-    assert remote._file(listed) == remote._file({"size": 3, "ETag": "abc", "LastModified": there, "mtime": 1})
-    assert remote._file({"size": 3, "mtime": noon}) == remote._file({"size": 3, "mtime": there})
-    assert remote._file({"size": 3, "mtime": noon}) == remote._file({"size": 3, "mtime": noon.timestamp()})
-    assert remote._file({"size": 3, "mtime": noon}) != remote._file({"size": 3, "mtime": noon + timedelta(1)})
 
 
 def test_a_comparison_fetches_only_what_it_reads(toy, fakes, bucket, machine, fetched):
@@ -378,6 +327,23 @@ def test_a_run_that_goes_on_elsewhere_fetches_only_images_that_nobody_observed(
     assert content(address, "results.json") == (tmp_path / "local" / "results.json").read_bytes()
     assert main(["report", address, "-o", str(tmp_path / "page.html")]) == 0
     assert len(images(fetched)) == 10
+
+
+@pytest.mark.parametrize("store", ["files", "archives"])
+def test_a_drawing_starts_from_an_image_at_an_address(toy, tmp_path, fakes, bucket, machine, fetched, store):
+    api.generate(toy, tmp_path / "local", model="fake", image_store=store)
+    api.generate(toy, bucket, model="fake", image_store=store)
+    here = from_run(f"{tmp_path}/local/{KEYS[2]}")
+    assert here.picture is not None
+    place = here.picture_place.replace(f"{tmp_path}/local", bucket)
+    there = replace(here, picture_place=place, origin=dict(here.origin))
+    assert from_run(f"{bucket}/{KEYS[2]}") == there
+    assert from_run(f"{bucket}/images/{KEYS[2]}.png") == there
+    assert images(fetched) == ([f"images/{KEYS[2]}.png"] * 2 if store == "files" else [])
+    for wrong, words in (("nothing", "layouts.jsonl has no image 'nothing'"), ("no/run", "no run here")):
+        with pytest.raises(InputError, match=words) as error:
+            from_run(f"{bucket}/{wrong}")
+        assert bucket in str(error.value)
 
 
 def test_images_whose_hashes_are_not_there_are_fetched_once(toy, fakes, bucket, machine, memory, fetched):
@@ -435,12 +401,6 @@ def test_a_merge_that_goes_on_fetches_only_what_is_not_joined_yet(toy, fakes, bu
     assert len(images(fetched)) == 5
 
 
-def test_addresses_are_shown_without_credentials():
-    assert shown("s3://user:secret@bucket/a/run/?key=1#x") == "s3://bucket/a/run"
-    assert shown("memory://bucket") == "memory://bucket"
-    assert shown("s3://") == "s3://"
-
-
 def test_no_credentials_in_the_files_of_a_run(toy, fakes, machine, memory):
     api.run(toy, "memory://user:secret@bucket/run", model="fake")
     assert not [name for name in memory.find("") if b"secret" in memory.cat_file(name)]
@@ -477,6 +437,7 @@ def test_no_temporary_files_are_left_at_a_file_system(toy, fakes, machine, tmp_p
         ["ablate", "shapes", "-o", "s3://bucket/x"],
         ["demo", "-o", "s3://bucket/x"],
         ["draw", "a.json", "-o", "s3://bucket/x"],
+        ["draw", "--from", "s3://bucket/x/1", "-o", "s3://bucket/y"],
         ["leaderboard", "check", "s3://bucket/x"],
     ],
 )
