@@ -178,7 +178,7 @@ def execute(
                 absent &= {one.layout.image_key for one in asked}
             requests = [one for one in asked if one.layout.image_key not in absent]
             with stages.run("generate"):
-                answers = None if executor is None else executor.answers(plan)
+                answers = None if executor is None else executor.answers(plan, stages.spent)
                 size = session.batch_size_for(plan.benchmark.canvas_size)
                 made = generate_images(
                     run, plan.generator, requests, size, answers=answers, network=stages.network
@@ -191,7 +191,7 @@ def execute(
                 "images_missing": len(absent),
             }
             results = None
-            look = None if executor is None else executor.look(plan)
+            look = None if executor is None else executor.look(plan, stages.spent)
             if score and shard is not None:
                 own = {one.layout.image_key for one in asked}
                 _observe(run, stages, plan.benchmark, plan.layouts, evaluators, only=own, look=look)
@@ -200,9 +200,7 @@ def execute(
                     run, stages, plan.benchmark, plan.layouts, evaluators, session, look=look
                 )
         _note_executor(record, executor)
-        record.totals = sum_up(
-            run, record, {one.layout.image_key for one in asked}, elsewhere=executor is not None
-        )
+        record.totals = sum_up(run, record, {one.layout.image_key for one in asked})
         failed = tuple(made.failed)
         if failed:
             record.status, record.error = "error", f"{len(failed)} images could not be made"
@@ -261,8 +259,7 @@ def rescore(folder: Path, session: Session, replaced: Mapping[str, str] | None =
             "images_failed": len(missing),
             "images_missing": len(absent),
         }
-        elsewhere = record.environment.get("executor", {}).get("kind", "local") != "local"
-        record.totals = sum_up(run, record, set(keys), elsewhere=elsewhere)
+        record.totals = sum_up(run, record, set(keys))
         record.status, record.error = "success", None
         if missing:
             record.status, record.error = "error", f"{len(missing)} images are missing"

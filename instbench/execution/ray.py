@@ -17,10 +17,11 @@ from typing import Any, TextIO
 
 from instbench.errors import InputError
 from instbench.execution.batches import GIVE_UP_AFTER
-from instbench.execution.executor import Answer, Answers
+from instbench.execution.executor import Answer, Answers, Spent
 from instbench.execution.look import Look, Picture, Rows
 from instbench.execution.plan import Plan
-from instbench.execution.ray_pool import Pool, Work
+from instbench.execution.ray_pool import Pool
+from instbench.execution.ray_work import Work
 from instbench.execution.ray_worker import Job, Trouble, Worker
 from instbench.execution.session import Session
 from instbench.generators.base import GenerationRequest
@@ -153,7 +154,8 @@ class RayExecutor:
         if address is None and "RAY_ADDRESS" not in os.environ:
             # As many as there are processors, or workers were asked to share them.
             count = max(os.cpu_count() or 1, self._options.workers or 1)
-            more: dict[str, Any] = {"num_cpus": count, "include_dashboard": False}
+            # "local", or Ray would take a cluster that happens to run on this machine.
+            more: dict[str, Any] = {"address": "local", "num_cpus": count, "include_dashboard": False}
         else:
             more = {"address": address}
         try:
@@ -187,7 +189,7 @@ class RayExecutor:
             scheduling_strategy="SPREAD",
         )
         handles = [
-            actor.remote(self._session.device, self._session.batch_size, ray.get) for _ in range(count)
+            actor.remote(self._session.device, self._session.batch_size, ray.get, _node) for _ in range(count)
         ]
         size = self._session.batch_size
         return Pool(handles, size if isinstance(size, int) else 1)
@@ -205,15 +207,15 @@ class RayExecutor:
 
     # -- the work
 
-    def answers(self, plan: Plan) -> Answers | None:
+    def answers(self, plan: Plan, spent: Spent) -> Answers | None:
         """See `Executor`; images that are only read from this machine's disk are read here."""
         if isinstance(plan.generator, ImageFolderGenerator | RealImagesGenerator):
             return None
-        return partial(self._answers, plan)
+        return partial(self._answers, plan, spent)
 
-    def look(self, plan: Plan) -> Look | None:
+    def look(self, plan: Plan, spent: Spent) -> Look | None:
         """See `Executor`."""
-        return partial(self._look, plan)
+        return partial(self._look, plan, spent)
 
     def facts(self) -> dict[str, Any]:
         """The kind, the workers, and the machines that have worked so far, with the largest peaks of a worker there."""
@@ -261,13 +263,16 @@ class RayExecutor:
             self._jobs[key] = [ray.put(job)]  # in a list, Ray leaves it where it is until it is asked for
         return key, self._jobs[key]
 
-    def _answers(self, plan: Plan, requests: Sequence[GenerationRequest], before: int) -> Iterator[Answer]:
+    def _answers(
+        self, plan: Plan, spent: Spent, requests: Sequence[GenerationRequest], before: int
+    ) -> Iterator[Answer]:
         key, reference = self._job(plan)
         work: Work[GenerationRequest] = Work(
             self.pool,
-            lambda handle, items: handle.generate.remote(key, reference, items),
+            lambda handle, task: handle.generate.remote(task.number, key, reference, task.items),
             requests,
             lambda member: member.batch_size,
+            spent,
         )
         made, failed = before, 0
         for task, member, reply in work.results():
@@ -296,10 +301,15 @@ class RayExecutor:
                 logger.error("image %s failed: %s: %s", name, trouble.kind, trouble.message)
                 yield request, error
 
-    def _look(self, plan: Plan, chunks: Iterable[Sequence[Picture]]) -> Generator[Rows, None, None]:
+    def _look(
+        self, plan: Plan, spent: Spent, chunks: Iterable[Sequence[Picture]]
+    ) -> Generator[Rows, None, None]:
         key, reference = self._job(plan)
         work: Work[Sequence[Picture]] = Work(
-            self.pool, lambda handle, items: handle.observe.remote(key, reference, items[0]), chunks
+            self.pool,
+            lambda handle, task: handle.observe.remote(task.number, key, reference, task.items[0]),
+            chunks,
+            spent=spent,
         )
         for task, member, reply in work.results():
             if reply is None:
@@ -309,6 +319,12 @@ class RayExecutor:
                 yield reply.rows
             else:
                 _stop(reply.trouble, work, task.items, task, member)
+
+
+def _node() -> str:
+    import ray
+
+    return str(ray.get_runtime_context().get_node_id())
 
 
 class _RayTalk(io.TextIOBase):

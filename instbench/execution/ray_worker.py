@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from instbench.errors import InputError
 from instbench.execution.batches import Batches
 from instbench.execution.look import Looker, Picture, Rows
 from instbench.execution.session import Session
+from instbench.execution.timing import Stopwatch
 from instbench.generators.base import GeneratedImage, GenerationRequest
 from instbench.layouts.types import Layout
 from instbench.runs.atomic import canonical_json
@@ -28,7 +30,10 @@ from instbench.runs.identity import IdentityV1, identity_differences
 from instbench.runs.memory import measure_memory
 from instbench.runs.records import MemoryRecord
 
-__all__ = ["Greeting", "Job", "Reply", "Trouble", "Worker"]
+__all__ = ["IN_HAND", "Greeting", "Job", "Reply", "Trouble", "Worker"]
+
+IN_HAND = 2
+"""Tasks that a worker has: one in work, one waiting beside it, so that it never waits for its caller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +66,14 @@ class Greeting:
     Attributes:
         host: Name of its machine.
         version: Version of instbench there.
+        node: Ray's name of its machine.
+        incarnation: A name that no other process has.
     """
 
     host: str
     version: str
+    node: str
+    incarnation: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,7 @@ class Reply:
         notes: Warnings, for the log of whoever asked.
         environment: Facts about the machine and versions of packages, when networks were loaded for this reply.
         memory: The worker's peaks so far.
+        seconds_in_networks: Seconds of this task in which the generator or an evaluator worked.
     """
 
     images: list[tuple[str, GeneratedImage | Trouble]] = field(default_factory=list)
@@ -121,6 +131,7 @@ class Reply:
     notes: list[str] = field(default_factory=list)
     environment: dict[str, Any] | None = None
     memory: MemoryRecord | None = None
+    seconds_in_networks: float = 0.0
 
 
 class _Notes(logging.Handler):
@@ -142,9 +153,12 @@ class Worker:
         device: Torch device, or "auto".
         batch_size: Images per call of the generator, or "auto".
         fetch: Gets a job by its reference.
+        node: Says Ray's name of the machine.
     """
 
-    def __init__(self, device: str, batch_size: int | str, fetch: Callable[[Any], Job]) -> None:
+    def __init__(
+        self, device: str, batch_size: int | str, fetch: Callable[[Any], Job], node: Callable[[], str]
+    ) -> None:
         self._device = device
         self._batch_size = batch_size
         self._fetch = fetch
@@ -152,50 +166,56 @@ class Worker:
         self._sessions: dict[str, Session] = {}
         self._batches: dict[str, Batches] = {}
         self._lookers: dict[str, Looker] = {}
+        self._greeting = Greeting(platform.node(), __version__, node(), uuid.uuid4().hex)
+        self._kept: dict[int, Reply] = {}
+        self._watch = Stopwatch()
 
     def hello(self) -> Greeting:
         """Says where the worker is and what it runs."""
-        return Greeting(platform.node(), __version__)
+        return self._greeting
 
-    def generate(self, key: str, reference: Sequence[Any], requests: Sequence[GenerationRequest]) -> Reply:
+    def generate(
+        self, number: int, key: str, reference: Sequence[Any], requests: Sequence[GenerationRequest]
+    ) -> Reply:
         """Makes images.
 
         Args:
+            number: Number of the task. If its answer was lost on the way it is asked for again; it is not done again.
             key: Key of the job.
             reference: Where the job is, alone in a list, should the worker not have it.
             requests: What to make.
         """
-        reply = Reply()
 
-        def work() -> None:
+        def work(reply: Reply) -> None:
             batches = self._generator(key, reference)
             for request, answer in batches.run(requests):
                 made = Trouble.of(answer) if isinstance(answer, Exception) else answer
                 reply.images.append((request.layout.image_key, made))
 
-        self._do(work, reply)
+        reply = self._do(number, work)
         if key in self._batches:
             reply.batch_size = self._batches[key].size.images
         return reply
 
-    def observe(self, key: str, reference: Sequence[Any], pictures: Sequence[Picture]) -> Reply:
+    def observe(self, number: int, key: str, reference: Sequence[Any], pictures: Sequence[Picture]) -> Reply:
         """Looks at images; arguments as in `generate`."""
-        reply = Reply()
 
-        def work() -> None:
+        def work(reply: Reply) -> None:
             reply.rows = self._looker(key, reference).look(pictures)
 
-        self._do(work, reply)
-        return reply
+        return self._do(number, work)
 
-    def _do(self, work: Callable[[], None], reply: Reply) -> None:
+    def _do(self, number: int, work: Callable[[Reply], None]) -> Reply:
+        if number in self._kept:
+            return self._kept[number]
+        reply = Reply()
         notes = _Notes()
         loggers = [logging.getLogger(name) for name in ("instbench", "reference_model")]
-        known = len(self._batches) + len(self._lookers)
+        known, before = len(self._batches) + len(self._lookers), self._watch.seconds
         for logger in loggers:
             logger.addHandler(notes)
         try:
-            work()
+            work(reply)
         except _RefusedError as error:
             reply.refused = str(error)
         except Exception as error:
@@ -204,8 +224,13 @@ class Worker:
             for logger in loggers:
                 logger.removeHandler(notes)
         reply.notes, reply.memory = notes.taken, measure_memory()
+        reply.seconds_in_networks = self._watch.seconds - before
         if len(self._batches) + len(self._lookers) > known:
             reply.environment = {**machine(), "versions": package_versions()}
+        self._kept[number] = reply
+        while len(self._kept) > IN_HAND:
+            self._kept.pop(next(iter(self._kept)))
+        return reply
 
     def _job(self, key: str, reference: Sequence[Any]) -> Job:
         if key not in self._jobs:
@@ -226,7 +251,7 @@ class Worker:
                 _check("generator", job.identity.generator, generator.identity())
             size = session.batch_size_for(job.benchmark.canvas_size)
             # Whether the model or a layout is at fault is decided where all workers' failures are known.
-            self._batches[key] = Batches(generator, size, succeeded=1)
+            self._batches[key] = Batches(generator, size, succeeded=1, network=self._watch.network)
         return self._batches[key]
 
     def _looker(self, key: str, reference: Sequence[Any]) -> Looker:
@@ -235,7 +260,7 @@ class Worker:
             with _refusing():
                 evaluators = self._session("auto").evaluators(job.benchmark, job.layouts)
                 _check("evaluators", job.identity.evaluators, evaluators.identity())
-            self._lookers[key] = Looker(job.benchmark, job.layouts, evaluators)
+            self._lookers[key] = Looker(job.benchmark, job.layouts, self._watch.watch(evaluators))
         return self._lookers[key]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +12,33 @@ from instbench.execution.session import Evaluators
 from instbench.runs.records import RunRecord, TotalsRecord
 from instbench.runs.store import RunFolder
 
-__all__ = ["Stages", "sum_up"]
+__all__ = ["Stages", "Stopwatch", "sum_up"]
 
 _CALLS = ("detect", "similarity", "features")
+
+
+class Stopwatch:
+    """Adds the seconds in which networks work.
+
+    Attributes:
+        seconds: So far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @contextmanager
+    def network(self) -> Iterator[None]:
+        """Within the block a network works."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds += time.monotonic() - start
+
+    def watch(self, evaluators: Evaluators) -> Evaluators:
+        """The evaluators, with every look at images counted as work of a network."""
+        return _watched(evaluators, self.network)
 
 
 class Stages:
@@ -46,17 +70,26 @@ class Stages:
 
     def watch(self, evaluators: Evaluators) -> Evaluators:
         """The evaluators, with every look at images counted as work of a network."""
-        loaded = {name: getattr(evaluators, name) for name in ("detector", "image_text", "features")}
-        watched = {name: _Watched(one, self) for name, one in loaded.items() if one is not None}
-        return replace(evaluators, **watched)
+        return _watched(evaluators, self.network)
+
+    def spent(self, seconds: float) -> None:
+        """Adds seconds in which networks of the stage worked elsewhere."""
+        inside = self.record.seconds_in_networks
+        inside[self._stage] = round(inside.get(self._stage, 0.0) + seconds, 6)
+
+
+def _watched(evaluators: Evaluators, network: Callable[[], AbstractContextManager[None]]) -> Evaluators:
+    loaded = {name: getattr(evaluators, name) for name in ("detector", "image_text", "features")}
+    watched = {name: _Watched(one, network) for name, one in loaded.items() if one is not None}
+    return replace(evaluators, **watched)
 
 
 class _Watched:
     """An evaluator; all but the time is its own."""
 
-    def __init__(self, evaluator: Any, stages: Stages) -> None:
+    def __init__(self, evaluator: Any, network: Callable[[], AbstractContextManager[None]]) -> None:
         self._evaluator = evaluator
-        self._stages = stages
+        self._network = network
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._evaluator, name)
@@ -64,7 +97,7 @@ class _Watched:
 
     def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:
-            with self._stages.network():
+            with self._network():
                 return function(*args, **kwargs)
 
         return timed
@@ -79,14 +112,13 @@ def _adding(seconds: dict[str, float], name: str) -> Iterator[None]:
         seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - start, 6)
 
 
-def sum_up(run: RunFolder, record: RunRecord, keys: set[str], *, elsewhere: bool = False) -> TotalsRecord:
+def sum_up(run: RunFolder, record: RunRecord, keys: set[str]) -> TotalsRecord:
     """Totals of a run over all of its calls.
 
     Args:
         run: The run folder; its log has one entry per image that counts, the last one.
         record: Its record, with the seconds of all calls.
         keys: Image keys of the run.
-        elsewhere: Whether networks also worked outside of this process, where nobody took the time.
 
     Returns:
         The totals.
@@ -104,9 +136,7 @@ def sum_up(run: RunFolder, record: RunRecord, keys: set[str], *, elsewhere: bool
         images_per_hour=round(3600 * len(log) / seconds, 1) if seconds > 0 else None,
         unet_calls=round(sum(calls)) if calls else None,
         unet_rows=round(sum(rows)) if rows else None,
-        share_outside_networks=(
-            None if elsewhere or whole <= 0 or not inside else round(max(0.0, 1 - inside / whole), 4)
-        ),
+        share_outside_networks=round(max(0.0, 1 - inside / whole), 4) if whole > 0 and inside else None,
     )
 
 

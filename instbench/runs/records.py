@@ -83,8 +83,8 @@ class TotalsRecord(_Record):
         unet_calls: UNet calls for those images; null for generators that do not count.
         unet_rows: Rows of those calls.
         share_outside_networks: Share of the seconds of all stages in which neither the generator nor an evaluator
-            worked; writing and reading images meanwhile, in the background, does not count. Null where the networks
-            work in other processes.
+            worked; writing and reading images meanwhile, in the background, does not count. Of several workers it is
+            the mean one's. Null where no network worked.
     """
 
     images: int = 0
@@ -113,7 +113,8 @@ class RunRecord(_Record):
         environment: Facts about the machine.
         timings: Seconds per stage, summed over all calls.
         counts: Images asked, failed, and missing from a folder of ready images.
-        seconds_in_networks: Of those, the seconds in which the generator (loading included) or an evaluator worked.
+        seconds_in_networks: Of those, the seconds in which the generator (loading included) or an evaluator worked;
+            of several workers their mean.
         totals: Images, UNet calls and rates; null in files of earlier versions.
         memory: Peak memory and batch sizes; null in files of earlier versions.
         images_elsewhere: What was found in a folder of ready images, and what it was allowed; null for others.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -14,13 +16,13 @@ from instbench.cli.main import main
 from instbench.errors import InputError
 from instbench.execution.executor import Answer
 from instbench.execution.local import execute
-from instbench.execution.look import Looker
+from instbench.execution.look import Looker, Picture
 from instbench.execution.plan import make_requests
 from instbench.execution.ray_worker import Job, Trouble, Worker
 from instbench.execution.session import Session
 from instbench.generators.base import GenerationRequest, SamplingSettings
 from instbench.runs.store import RunFolder
-from tests.instbench.fakes import CANVAS, write_benchmark
+from tests.instbench.fakes import CANVAS, FakeGenerator, write_benchmark
 
 
 class Backwards:
@@ -30,7 +32,7 @@ class Backwards:
         self.fail = fail
         self.before: list[int] = []
 
-    def answers(self, plan):
+    def answers(self, plan, spent):
         def answer(requests: Sequence[GenerationRequest], before: int) -> Iterator[Answer]:
             self.before.append(before)
             for request in reversed(requests):
@@ -42,7 +44,7 @@ class Backwards:
 
         return answer
 
-    def look(self, plan):
+    def look(self, plan, spent):
         looker = Looker(plan.benchmark, plan.layouts, plan.evaluators)
         return lambda chunks: (looker.look(one) for one in reversed([list(chunk) for chunk in chunks]))
 
@@ -142,21 +144,63 @@ def job(toy, fakes) -> Job:
 
 def test_a_worker_gets_its_job_once_and_answers_with_plain_data(job):
     fetched = []
-    worker = Worker("cpu", 1, lambda reference: fetched.append(reference) or job)
-    for request in make_requests(job.benchmark, job.layouts, seed=0, sampling=SamplingSettings()):
-        reply = worker.generate("job", ["there"], [request])
+    worker = Worker("cpu", 1, lambda reference: fetched.append(reference) or job, lambda: "a machine")
+    requests = make_requests(job.benchmark, job.layouts, seed=0, sampling=SamplingSettings())
+    for number, request in enumerate(requests):
+        reply = worker.generate(number, "job", ["there"], [request])
         [(key, image)] = reply.images
         assert (key, image.image.size) == (request.layout.image_key, (CANVAS, CANVAS))
         assert pickle.loads(pickle.dumps(reply)).images[0][0] == key  # noqa: S301
     assert fetched == ["there"]
 
 
+def test_a_worker_says_how_long_its_networks_worked(job, fakes):
+    class Slow(FakeGenerator):
+        def generate(self, requests):
+            time.sleep(0.05)
+            yield from super().generate(requests)
+
+    fakes.generator = Slow()
+    worker = Worker("cpu", 2, lambda reference: job, lambda: "a machine")
+    requests = make_requests(job.benchmark, job.layouts, seed=0, sampling=SamplingSettings())
+    before = time.monotonic()
+    reply = worker.generate(1, "job", ["there"], requests)
+    assert 0.05 <= reply.seconds_in_networks <= time.monotonic() - before
+    [_, (key, image)] = reply.images
+    stored = io.BytesIO()
+    image.image.save(stored, "PNG")
+    layout = next(one for one in job.layouts if one.image_key == key)
+    seen = worker.observe(
+        2, "job", ["there"], [Picture(layout, stored.getvalue(), "", frozenset({"detections"}))]
+    )
+    assert len(seen.rows["detections"]) == 1
+    assert 0 < seen.seconds_in_networks < reply.seconds_in_networks + time.monotonic() - before
+
+
+def test_a_worker_answers_the_same_task_again_without_doing_it_again(job, fakes):
+    worker = Worker("cpu", 1, lambda reference: job, lambda: "a machine")
+    [first, second] = make_requests(job.benchmark, job.layouts, seed=0, sampling=SamplingSettings())
+    replies = [worker.generate(7, "job", ["there"], [first]), worker.generate(8, "job", ["there"], [second])]
+    again = [worker.generate(7, "job", ["there"], [first]), worker.generate(8, "job", ["there"], [second])]
+    assert again == replies
+    assert fakes.generator.made == [first.layout.image_key, second.layout.image_key]
+    worker.observe(9, "job", ["there"], [])
+    worker.generate(7, "job", ["there"], [first])  # so old an answer nobody can miss: it was followed by two
+    assert len(fakes.generator.made) == 3
+
+
+def test_two_processes_greet_differently(job):
+    one, other = (Worker("cpu", 1, lambda reference: job, lambda: "a machine").hello() for _ in range(2))
+    assert (one.host, one.node) == (other.host, other.node)
+    assert one.incarnation != other.incarnation
+
+
 @pytest.mark.parametrize("role", ["generator", "evaluators"])
 def test_a_worker_with_other_networks_says_in_what_they_differ(job, role):
     networks = {"generator": {"kind": "fake"}, "evaluators": {"detector": {"kind": "fake-detector"}}}
     identity = job.identity.model_copy(update={role: networks[role]})
-    worker = Worker("cpu", 1, lambda reference: replace(job, identity=identity))
-    reply = (worker.generate if role == "generator" else worker.observe)("job", ["there"], [])
+    worker = Worker("cpu", 1, lambda reference: replace(job, identity=identity), lambda: "a machine")
+    reply = (worker.generate if role == "generator" else worker.observe)(1, "job", ["there"], [])
     assert str(reply.refused).startswith(f"other networks than the run's: {role}.")
     assert reply.images == []
     assert reply.rows == {}
