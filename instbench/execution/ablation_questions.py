@@ -162,7 +162,6 @@ QUESTIONS = (
         (
             Variant("default", "nothing missing"),
             _trained("from-start-no-scaleu", "no ScaleU"),
-            _trained("from-start-no-masks", "no masked attention"),
         ),
         (
             Measure("shapes-box", ("box_ap", "box_ap50", "fid")),

@@ -37,11 +37,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "rules": {"all_formats": 0.0, "random_subset": 0.0, "keep_only": [1.0, 0.0, 0.0, 0.0]},
     },
     "from-start-no-scaleu": {"use_scaleu": False},
-    "from-start-no-masks": {"masked_attention": "none"},
 }
 """Recipe values by variant. ``control`` trains on without a change; ``separate-tokens`` is the control of
-``joint-tokens``, whose UniFusion has to be learned from the start; ``boxes`` sees boxes alone. The control of those
-from the start are the shipped weights, whose recipe theirs is."""
+``joint-tokens``, whose UniFusion has to be learned from the start; ``boxes`` sees boxes alone. The control of what is
+from the start are the shipped weights, whose recipe is its own."""
 
 FROM_START = "from-start-"
 SHORT = {"steps": 250, "warmup": 20, "cooldown": 180, "lr": 2e-3, "ema": 0.99, "batch_size": 48}

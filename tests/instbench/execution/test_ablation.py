@@ -188,7 +188,7 @@ def test_weights_of_their_own_are_asked_for_and_used(tiny, tmp_path):
     with pytest.raises(InputError, match=r"holds no control/model_index\.json"):
         choose_questions(None, tmp_path)
     shipped = session.generator("reference").folder
-    for name in ("separate-tokens", "joint-tokens", "from-start-no-scaleu"):
+    for name in ("separate-tokens", "joint-tokens", "control"):
         (tmp_path / name).symlink_to(shipped)
     here = choose_questions(None, tmp_path)
     assert here == (*choose_questions(None), *choose_questions(["tokens"], tmp_path))
