@@ -143,8 +143,7 @@ def make_plan(
     layouts = checked_layouts(benchmark, settings.limit)
     sampling = _merged(benchmark, settings.sampling)
     generator = session.generator(known, checkpoint) if ready is None else ready
-    conditions = frozenset(benchmark.conditions)
-    missing = conditions - frozenset(generator.conditions)
+    missing = frozenset(benchmark.conditions) - frozenset(generator.conditions)
     # The floor is shown nothing on purpose; the ceiling and ready images need no conditions.
     if missing and generator.conditions:
         raise InputError(
@@ -163,22 +162,7 @@ def make_plan(
         absent, found = generator.absent, generator.report()
     sampling = generator.resolve_sampling(sampling)
     evaluators = session.evaluators(benchmark, layouts)
-    identity = IdentityV1(
-        benchmark=benchmark.name,
-        benchmark_version=benchmark.version,
-        edition=benchmark.edition,
-        protocol_sha256=benchmark.protocol_sha256(),
-        dataset=dataset_identity(benchmark, layouts),
-        layouts_sha256=layouts_sha256(layouts),
-        layouts_count=len(layouts),
-        conditions=tuple(sorted(str(condition) for condition in conditions)),
-        canvas_size=benchmark.canvas_size,
-        sampling=asdict(sampling),
-        seed=settings.seed,
-        generator=dict(generator.identity()),
-        evaluators=evaluators.identity(),
-        code_version=__version__,
-    )
+    identity = _identity(benchmark, layouts, sampling, settings.seed, generator, evaluators)
     return Plan(
         benchmark=benchmark,
         model=name or known,
@@ -191,6 +175,32 @@ def make_plan(
         evaluators=evaluators,
         absent=absent,
         images_elsewhere=found,
+    )
+
+
+def _identity(
+    benchmark: Benchmark,
+    layouts: tuple[Layout, ...],
+    sampling: SamplingSettings,
+    seed: int,
+    generator: Generator,
+    evaluators: Evaluators,
+) -> IdentityV1:
+    return IdentityV1(
+        benchmark=benchmark.name,
+        benchmark_version=benchmark.version,
+        edition=benchmark.edition,
+        protocol_sha256=benchmark.protocol_sha256(),
+        dataset=dataset_identity(benchmark, layouts),
+        layouts_sha256=layouts_sha256(layouts),
+        layouts_count=len(layouts),
+        conditions=tuple(sorted({str(condition) for condition in benchmark.conditions})),
+        canvas_size=benchmark.canvas_size,
+        sampling=asdict(sampling),
+        seed=seed,
+        generator=dict(generator.identity()),
+        evaluators=evaluators.identity(),
+        code_version=__version__,
     )
 
 

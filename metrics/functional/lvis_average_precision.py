@@ -117,32 +117,11 @@ def evaluate_lvis_average_precision(
         annotated[annotation["image_id"], annotation["category_id"]].append(annotation)
     # The LVIS API leaves out what has no area, after the 300 best are chosen.
     found = pair.table.select(_has_area(_detection_areas(pair.table)))
-    judged = np.array(
-        [
-            key in annotated or key[1] in absent[key[0]]
-            for key in zip(found.image_ids.tolist(), found.category_ids.tolist(), strict=True)
-        ],
-        dtype=bool,
-    )
+    keys = zip(found.image_ids.tolist(), found.category_ids.tolist(), strict=True)
+    judged = np.array([key in annotated or key[1] in absent[key[0]] for key in keys], dtype=bool)
     counted = found.select(judged)
     categories = sorted(truth.categories)
-    accumulator = _Accumulator(categories)
-    shapes = _shapes(counted, iou_type)
-    areas = _detection_areas(counted)
-    for key, rows in _groups(counted, annotated).items():
-        order = np.argsort(-counted.scores[rows], kind="mergesort")
-        rows = rows[order]
-        accumulator.add(
-            *key,
-            _match(
-                annotated.get(key, []),
-                [shapes[row] for row in rows.tolist()],
-                areas[rows],
-                exhaustive=key[1] not in partial[key[0]],
-                iou_type=iou_type,
-            ),
-            counted.scores[rows],
-        )
+    accumulator = _accumulate(counted, annotated, partial, categories, iou_type)
     precision, recall = accumulator.curves()
     ignored = sum(one["iscrowd"] for one in annotations)
     return LvisResult(
@@ -298,6 +277,29 @@ def _match(
     unjudged = (areas < _AREAS[:, :1]) | (areas > _AREAS[:, 1:]) | (not exhaustive)
     ignored |= ~matched & unjudged[:, None, :]
     return _Matches(matched, ignored, truth_ignored)
+
+
+def _accumulate(
+    counted: DetectionTable,
+    annotated: Mapping[tuple[int, int], Sequence[Mapping[str, Any]]],
+    partial: Mapping[int, Collection[int]],
+    categories: Sequence[int],
+    iou_type: IouType,
+) -> _Accumulator:
+    """Matches image by image and category by category."""
+    accumulator = _Accumulator(categories)
+    shapes, areas = _shapes(counted, iou_type), _detection_areas(counted)
+    for key, rows in _groups(counted, annotated).items():
+        best_first = rows[np.argsort(-counted.scores[rows], kind="mergesort")]
+        matches = _match(
+            annotated.get(key, []),
+            [shapes[row] for row in best_first.tolist()],
+            areas[best_first],
+            exhaustive=key[1] not in partial[key[0]],
+            iou_type=iou_type,
+        )
+        accumulator.add(*key, matches, counted.scores[best_first])
+    return accumulator
 
 
 class _Accumulator:
