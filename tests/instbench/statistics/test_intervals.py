@@ -322,6 +322,10 @@ def test_missing_images_count_for_the_real_side_alone():
     fixed = frechet_samples(1.0, made[present], real[:20], present)
     assert np.all(fixed.influences[:5] == 0)
     assert isinstance(fixed, InfluenceSamples)
+    # What is missing adds nothing to what is known: the interval is that of the images that exist.
+    alone = frechet_samples(1.0, made[present], real[:20], np.ones(int(present.sum()), dtype=bool))
+    widths = [np.ptp(interval(one, fraction=False)) for one in (fixed, alone)]
+    assert widths[0] == pytest.approx(widths[1], rel=0.03)
     kernel = kernel_samples(1.0, made[present], real, present)
     assert np.all(kernel.influences[:5] == 0)
     assert kernel.influences.sum() == pytest.approx(0, abs=1e-9)

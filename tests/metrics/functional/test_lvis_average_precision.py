@@ -88,6 +88,21 @@ def test_equals_the_lvis_api(seed: int, crowded: bool) -> None:
             assert ours[name] == pytest.approx(value, abs=1e-12), name
 
 
+def test_areas_on_the_border_of_two_ranges_equal_the_lvis_api() -> None:
+    """In the LVIS API an object of exactly 32 x 32 is small and medium; so is a detection without an answer."""
+    gt = federated(truth(annotation(1, (0, 0, 32, 32)), annotation(2, (0, 0, 8, 8), image=2), images=2), 0)
+    for one, area in zip(gt["annotations"], (32.0**2, 96.0**2), strict=True):
+        one["area"] = area
+    found = [
+        detection((0, 0, 32, 32), 0.5),
+        detection((20, 4, 32, 32), 0.9),
+        detection((0, 0, 8, 8), image=2),
+    ]
+    ours = lvis_average_precision(gt, found)
+    assert ours == pytest.approx(reference(gt, found, "bbox"), abs=1e-12)
+    assert min(ours["APs"], ours["APm"], ours["APl"]) >= 0
+
+
 def test_masks_alone_equal_the_lvis_api() -> None:
     gt, detections = random_pair(4, images=4)
     gt = federated(gt, 4)
