@@ -16,7 +16,7 @@ from instbench.reports.comparison import FORMATS, write_comparison
 from instbench.runs.store import RunFolder
 from instbench.statistics.average_precision import ApSamples
 from instbench.statistics.comparison import ComparisonRow, _win_rate, compare_runs
-from instbench.statistics.intervals import wilson_interval
+from instbench.statistics.intervals import holm, wilson_interval
 from instbench.statistics.samples import RatioSamples
 from instbench.statistics.store import read_samples, write_samples
 
@@ -67,7 +67,12 @@ def test_what_differs_is_found_and_what_does_not_is_a_tie(runs):
     assert rows["box_ap"].groups == ("a", "a")
     assert rows["box_ap"].differences[0] is None
     turned = {row.metric: row for row in compare_runs(list(runs), baseline=1).rows}
-    assert turned["mask_iou"].differences[0].value == -rows["mask_iou"].differences[1].value
+    there, back = rows["mask_iou"].differences[1], turned["mask_iou"].differences[0]
+    assert (back.value, back.ci95) == (-there.value, (-there.ci95[1], -there.ci95[0]))
+    # All numbers of a comparison are one family.
+    differences = [row.differences[1] for row in rows.values()]
+    assert [one.p_adjusted for one in differences] == holm([one.p_value for one in differences])
+    assert there.p_adjusted > there.p_value
 
 
 def test_ties_narrow_the_interval_of_a_win_rate():
@@ -108,6 +113,13 @@ def test_formats(runs):
         ({"edition": "paper"}, "edition"),
         ({"layouts_sha256": "0" * 64}, "layouts_sha256"),
         ({"evaluators": {}}, "evaluators"),
+        ({"benchmark": "shapes-box"}, "benchmark"),
+        ({"benchmark_version": 99}, "benchmark_version"),
+        ({"protocol_sha256": "0" * 64}, "protocol_sha256"),
+        ({"dataset": {}}, "dataset"),
+        ({"layouts_count": 5}, "layouts_count"),
+        ({"conditions": ["box"]}, "conditions"),
+        ({"canvas_size": 64}, "canvas_size"),
     ],
 )
 def test_runs_that_differ_in_more_than_the_model_are_refused(runs, tmp_path, change, named, capsys):
