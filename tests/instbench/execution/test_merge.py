@@ -10,10 +10,12 @@ from PIL import Image
 from instbench import api
 from instbench.cli.main import main
 from instbench.errors import InputError
+from instbench.execution.merge import _Part, _whole
 from instbench.execution.session import Session
 from instbench.execution.shards import Shard
 from instbench.generators.base import SamplingSettings
 from instbench.runs.lock import RunLock
+from instbench.runs.records import RunRecord
 from instbench.runs.store import RunFolder
 from tests.instbench.fakes import write_benchmark
 
@@ -68,6 +70,26 @@ def test_merged_shards_equal_an_undivided_run(toy, tmp_path, fakes, count):
     # The folder is a run like any other: asked for again, nothing is made.
     [again] = api.run(toy, tmp_path / "joined", model="fake")
     assert (again.made, again.kept) == (0, 5)
+
+
+def test_times_of_the_shards_add_up_and_the_first_began(tmp_path):
+    def part(number: int, started: str | None, **timings: float) -> _Part:
+        record = RunRecord(
+            identity={}, identity_sha256="0" * 64, model="m", benchmark={}, shard=f"{number}/3", error="old"
+        )
+        changed = {"started_at": started, "timings": timings, "seconds_in_networks": {"generate": 0.5}}
+        return _Part(RunFolder(tmp_path / str(number)), record.model_copy(update=changed))
+
+    parts = [
+        part(0, "2026-01-02", generate=1.0, observe=2.0),
+        part(1, "2026-01-01", generate=0.25),
+        part(2, None),
+    ]
+    whole = _whole(parts, "archives")
+    assert whole.timings == {"generate": 1.25, "observe": 2.0}
+    assert whole.seconds_in_networks == {"generate": 1.5}
+    assert (whole.started_at, whole.shard, whole.error) == ("2026-01-01", None, None)
+    assert (whole.status, whole.image_store) == ("started", "archives")
 
 
 def test_images_that_nobody_observed_are_observed_by_the_merge(toy, tmp_path, fakes):
