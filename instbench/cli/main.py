@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    _occupy_streams()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):  # a stand-in, or closed
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -106,6 +107,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             what, code = "terminated", 128 + stop.number
         _say(f"{what}; run the same command again to continue")
         return code
+
+
+def _occupy_streams() -> None:
+    """Gives a process whose streams were closed (``>&-``) some: the next file would become one of them."""
+    if None not in (sys.stdin, sys.stdout, sys.stderr):
+        return
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(number)
+    nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - as long as the process
+    sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -137,6 +149,10 @@ def _main(argv: Sequence[str] | None) -> int:
         else:
             _say(f"error: {_of_the_system(error)}")
         return _failed(args.verbose, EXIT_BAD_INPUT)
+    except UnicodeEncodeError as error:
+        text = error.object[max(error.start - 40, 0) : error.end + 10]
+        _say(f"error: {text!r} is no UTF-8 text and cannot be written down; rename it, or set LC_ALL=C.UTF-8")
+        return _failed(args.verbose, EXIT_BAD_INPUT)
     except MemoryError:
         _say("error: out of memory; give fewer or smaller inputs, or a smaller --batch-size")
         return _failed(args.verbose, EXIT_FAILURES)
@@ -145,10 +161,17 @@ def _main(argv: Sequence[str] | None) -> int:
         return _failed(args.verbose, EXIT_FAILURES)
 
 
+def _has_folder() -> bool:
+    with contextlib.suppress(OSError):
+        return bool(os.getcwd())  # noqa: PTH109
+    return False
+
+
 def _of_the_system(error: OSError) -> str:
     """What the system refused: the file, the reason and what may help."""
     if error.filename is None or not error.strerror:
-        return str(error)
+        gone = error.errno == errno.ENOENT and not _has_folder()
+        return "the current folder was deleted; change to another" if gone else str(error)
     name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
     other = f" -> {error.filename2}" if error.filename2 is not None else ""
     fix = _FIXES.get(error.errno or 0)
