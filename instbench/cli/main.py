@@ -206,6 +206,7 @@ def _set_up_logging(*, verbose: bool, quiet: bool) -> None:
         logger.propagate = False
     # Libraries have much to say that is nothing to a user here.
     logging.basicConfig(level=logging.ERROR, handlers=[handler], force=True)
+    logging.raiseExceptions = False  # a line that cannot be written (the reader has gone) is no traceback
 
 
 if __name__ == "__main__":
