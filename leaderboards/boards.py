@@ -103,7 +103,8 @@ def rank_ranges(numbers: dict[str, Number]) -> dict[str, tuple[int, int]]:
         numbers: One metric of every run, by any key.
 
     Returns:
-        Ranks from 1, both ends included; overlapping ranges are statistical ties.
+        Ranks from 1, both ends included: one more than the runs that are surely better, and as many as there are less
+        those that are surely worse. Runs with a rank in common need not tie, if a third ties with both.
     """
     known = {key: one for key, one in numbers.items() if one.value is not None and one.ci95 is not None}
     tests = []

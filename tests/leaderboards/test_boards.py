@@ -46,6 +46,11 @@ def test_the_sides_that_face_each_other_count():
     assert rank_ranges({"full": full, "far": lopsided}) == {"full": (1, 1), "far": (2, 2)}
 
 
+def test_ranks_in_common_are_no_tie_where_a_third_ties_with_both():
+    ranks = rank_ranges(numbers(best=(0.9, 0.05), between=(0.8, 0.2), last=(0.7, 0.05)))
+    assert ranks == {"best": (1, 2), "between": (1, 3), "last": (2, 3)}
+
+
 def test_without_any_error_only_equal_numbers_tie():
     sure = numbers(a=(0.5, 0.0), b=(0.5, 0.0), c=(0.4, 0.0))
     assert rank_ranges(sure) == {"a": (1, 2), "b": (1, 2), "c": (3, 3)}

@@ -24,6 +24,9 @@ def test_a_crop_has_a_margin_and_none_is_made_outside():
     crop = crop_box(IMAGE, (10, 10, 20, 20))
     assert crop is not None
     assert crop.size == (12, 12)
+    wide = crop_box(IMAGE, (10, 10, 35, 15))
+    assert wide is not None
+    assert wide.size == (29, 7)  # 8 % of each side, outwards to whole pixels
     assert crop_box(IMAGE, (50, 50, 60, 60)) is None
 
 
