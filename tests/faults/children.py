@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.faults.driver import LIMIT_SECONDS
+
 __all__ = ["Child", "Fault", "start"]
 
 # A fresh process forked from a server without threads; forking pytest itself could hang in the libraries.
@@ -110,15 +112,21 @@ def _watch(fault: Fault, top: Path) -> None:
 
 
 def _main(
-    arguments: Sequence[str], top: Path, fault: Fault | None, before: Callable[[], None] | None, pause: float
+    arguments: Sequence[str],
+    top: Path,
+    fault: Fault | None,
+    before: Callable[[], None] | None,
+    pause: float,
+    hold: int,
 ) -> None:
     from tests.faults import driver
 
     errors = os.open(top / "stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(errors, 2)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.environ["FAULTS_LOG"] = str(top / "log")
+    os.environ |= {"FAULTS_LOG": str(top / "log"), "FAULTS_HOLD": str(hold)}
     driver.SlowGenerator.pause = driver.SlowDetector.pause = pause
+    driver.heed_interrupts()
     driver.install()
     if before is not None:
         before()
@@ -141,7 +149,7 @@ class Child:
 
     def end(self) -> tuple[int, str]:
         """Waits; the exit code (negative for a signal) and what was said."""
-        self.process.join(120)
+        self.process.join(LIMIT_SECONDS)
         assert self.process.exitcode is not None, "hangs"
         return self.process.exitcode, (self.top / "stderr").read_text()
 
@@ -157,6 +165,7 @@ def start(
     fault: Fault | None = None,
     before: Callable[[], None] | None = None,
     pause: float = 0.0,
+    hold: int = 0,
 ) -> Child:
     """Starts the command line.
 
@@ -166,11 +175,12 @@ def start(
         fault: What happens to it.
         before: Called in the child first; must be a function of a module.
         pause: Seconds per image and detection.
+        hold: Line of the log at which it waits for what is to come, if any.
     """
     top.mkdir(parents=True, exist_ok=True)
     (top / "log").unlink(missing_ok=True)
     texts = [str(one) for one in ("-q", *arguments)]
-    process = _CONTEXT.Process(target=_main, args=(texts, top, fault, before, pause))
+    process = _CONTEXT.Process(target=_main, args=(texts, top, fault, before, pause, hold))
     process.start()
     return Child(process, top)
 

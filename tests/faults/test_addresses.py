@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.faults.driver import wait_until
 from tests.faults.test_interruptions import Runner
 
 pytestmark = pytest.mark.faults
@@ -18,10 +19,10 @@ def test_killed_at_an_address_and_resumed(tmp_path, monkeypatch, count, store, m
     runner = Runner(tmp_path)
     where = ["-o", f"file://{tmp_path}/at"]
     monkeypatch.setenv("INSTBENCH_DATA", str(tmp_path / "machine"))
-    process = runner.start("at", *where, "--image-store", store)
+    process = runner.start("at", *where, "--image-store", store, hold=8 if store == "files" else 0)
     runner.wait_for(process, 8)
-    while store == "files" and len(runner.finished("at")) < 5:
-        assert process.poll() is None, process.communicate()[1]
+    if store == "files":
+        wait_until(lambda: len(runner.finished("at")) >= 5)
     time.sleep(random.Random(store).random() * 0.04)
     process.kill()
     process.communicate()

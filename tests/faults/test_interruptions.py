@@ -14,6 +14,7 @@ import pytest
 
 from instbench.runs.images import UNREADABLE
 from instbench.runs.store import RunFolder
+from tests.faults.driver import LIMIT_SECONDS, wait_until
 from tests.instbench.fakes import write_benchmark, write_coco
 
 pytestmark = pytest.mark.faults
@@ -36,25 +37,42 @@ class Runner:
         self.run("whole")
         self.expected = (folder / "whole" / "results.json").read_bytes()
 
-    def start(self, name: str, *extra: str) -> subprocess.Popen[str]:
+    def start(self, name: str, *extra: str, hold: int = 0) -> subprocess.Popen[str]:
+        """Starts a run; at line `hold` of its log, if given, it waits to be let on."""
         self.log.write_text("")
+        self._go.unlink(missing_ok=True)
         command = [sys.executable, "-m", "tests.faults.driver", "-q", "run", str(self.benchmark)]
         command += ["--model", "fake", "--batch-size", "2", "-o", str(self.folder / name), *extra]
-        environment = {**os.environ, "FAULTS_LOG": str(self.log), "PYTHONPATH": str(ROOT)}
+        environment = {
+            **os.environ,
+            "FAULTS_LOG": str(self.log),
+            "PYTHONPATH": str(ROOT),
+            "FAULTS_HOLD": str(hold),
+        }
         return subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
 
     def run(self, name: str, *extra: str, code: int = 0) -> str:
         process = self.start(name, *extra)
-        error = process.communicate(timeout=120)[1]
+        error = process.communicate(timeout=LIMIT_SECONDS)[1]
         assert process.returncode == code, error
         return error
 
+    @property
+    def _go(self) -> Path:
+        return self.log.with_name(f"{self.log.name}.go")
+
+    def let_on(self) -> None:
+        """Lets a run on that waits."""
+        self._go.touch()
+
     def wait_for(self, process: subprocess.Popen[str], lines: int) -> None:
-        while len(self.log.read_text().splitlines()) < lines:
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.002)
+        wait_until(lambda: self._lines() >= lines or process.poll() is not None)
+        assert self._lines() >= lines, process.communicate()[1]
+
+    def _lines(self) -> int:
+        return len(self.log.read_text().splitlines())
 
     def finished(self, name: str) -> set[str]:
         if not (self.folder / name / "run.json").exists():
@@ -103,10 +121,10 @@ def test_killed_anywhere_and_resumed(runner, count, point, store):
 
 
 def test_interrupted_and_resumed(runner, count):
-    process = runner.start("stopped")
+    process = runner.start("stopped", hold=5)
     runner.wait_for(process, 5)
     process.send_signal(signal.SIGINT)
-    error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=LIMIT_SECONDS)[1]
     assert process.returncode == 130
     assert error.strip() == "interrupted; run the same command again to continue"
     assert len(runner.finished("stopped")) >= 3
@@ -163,16 +181,15 @@ def test_a_full_disk_is_one_line_and_resumed(runner, count, store):
 
 
 def test_the_second_process_and_another_identity_are_refused(runner, count):
-    process = runner.start("shared")
+    process = runner.start("shared", hold=1)  # it must not end before the second comes
     runner.wait_for(process, 1)
-    process.send_signal(signal.SIGSTOP)  # the first must not end before the second comes
     log, runner.log = runner.log, runner.folder / "second"
     error = runner.run("shared", code=2)
     runner.log = log
-    process.send_signal(signal.SIGCONT)
+    runner.let_on()
     assert error.count("\n") == 1
     assert f"in use by process {process.pid}" in error
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=LIMIT_SECONDS) == 0
     count("two processes")
     error = runner.run("shared", "--seed", "1", code=2)
     assert error.count("\n") == 1

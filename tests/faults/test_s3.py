@@ -14,6 +14,7 @@ import pytest
 from instbench.cli.main import main
 from instbench.runs.lock import LOCK_NAME
 from instbench.runs.remote import Target
+from tests.faults.driver import wait_until
 from tests.faults.test_interruptions import IMAGES, Runner
 from tests.instbench.fakes import write_benchmark, write_coco
 
@@ -62,15 +63,15 @@ def test_killed_at_s3_and_resumed_elsewhere(bucket, tmp_path, monkeypatch, count
     runner = Runner(tmp_path)
     address = f"{BUCKET}/{store}"
     where = ["-o", address]
-    process = runner.start("at", *where, "--image-store", store)
+    process = runner.start("at", *where, "--image-store", store, hold=8)
     runner.wait_for(process, 8)
+    wait_until(lambda: store == "archives" or len(images(address)) >= 5)
     process.send_signal(signal.SIGSTOP)
     made, pushed = set(runner.log.read_text().splitlines()), images(address)
     monkeypatch.setenv("INSTBENCH_DATA", str(tmp_path / "other-machine"))
     assert "in use by process" in runner.run("at", *where, code=2)
     process.kill()
     process.communicate()
-    assert store == "archives" or len(pushed) >= 5
     assert LOCK_NAME in Target(address).files()
     runner.run("at", *where)
     again = made & set(runner.log.read_text().splitlines())

@@ -12,6 +12,7 @@ import pytest
 
 from instbench.cli.main import main
 from tests.faults import driver
+from tests.faults.driver import LIMIT_SECONDS
 from tests.instbench.fakes import write_benchmark
 
 pytestmark = pytest.mark.faults
@@ -40,7 +41,7 @@ def impatient() -> Iterator[None]:
         pytest.fail("hangs")
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(60)
+    signal.alarm(LIMIT_SECONDS)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import pytest
 from instbench.runs.lock import LOCK_NAME, LockOwner
 from instbench.runs.store import RunFolder
 from tests.faults.children import Fault, little_memory, slow_disk, small_files, start
+from tests.faults.driver import wait_until
 from tests.instbench.fakes import CANVAS, write_benchmark, write_coco
 
 pytestmark = [
@@ -165,11 +165,8 @@ def test_files_that_may_not_grow(desk, store, tmp_path, count):
 @pytest.mark.parametrize("store", STORES)
 def test_ctrl_c_while_images_wait_for_a_slow_disk(desk, store, tmp_path, count):
     command = desk.run(tmp_path / "run", "--image-store", store)
-    child = start(tmp_path, *command, before=slow_disk, pause=0.01)
-    end = time.monotonic() + 100
-    while len(child.log) < 4:
-        assert time.monotonic() < end
-        time.sleep(0.005)
+    child = start(tmp_path, *command, before=slow_disk, pause=0.01, hold=4)
+    wait_until(lambda: len(child.log) >= 4)
     os.kill(child.process.pid, signal.SIGINT)
     assert child.end() == (130, "interrupted; run the same command again to continue\n")
     waited = set(child.log[:3]) - finished(tmp_path / "run")  # the fourth may not have been handed over

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.driver import LIMIT_SECONDS
+
 pytestmark = pytest.mark.faults
 
 CASES = """
@@ -39,7 +41,7 @@ def test_losses_and_failures_are_printed_and_turn_it_red(loss, tmp_path, count):
     (tmp_path / "test_it.py").write_text(CASES + LOSS * loss)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=LIMIT_SECONDS)
     if loss:
         assert "faults: 3 cases (2 kill -9, 1 power cuts); lost: 1, see the 2 failures" in done.stdout
     else:
