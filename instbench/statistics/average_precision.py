@@ -196,7 +196,6 @@ def _precision(
     # How many of the recalls are reached; COCOeval's own grid decides, as 0.35 falls short of its 35th point.
     nearest = np.rint(recall * (len(_RECALLS) - 1)).astype(np.int64)
     reached = nearest + (_RECALLS[nearest] <= recall)
-    reached[true <= 0] = 0
     gained = np.diff(reached, axis=0, prepend=0)
     result: NDArray[np.float64] = (envelope * gained).sum(axis=0) / len(_RECALLS)
     return result
