@@ -74,6 +74,16 @@ def test_assignment_takes_the_most_hits_then_the_best_scores() -> None:
     assert [row.detection for row in result.per_instance] == [2, 0]
 
 
+def test_a_scribble_takes_the_largest_share_then_the_best_score() -> None:
+    gt = truth(annotation(1, (0, 0, 10, 10)))
+    points = {1: [((x + 0.5) / WIDTH, 5.5 / HEIGHT) for x in range(10)]}
+    all_of_it, a_part = detection((0, 0, 10, 10), 0.4), detection((0, 0, 6, 10), 0.95)
+    row = points_in_mask(gt, [a_part, all_of_it], "scribble", given=points).per_instance[0]
+    assert (row.detection, row.value) == (1, 1.0)
+    row = points_in_mask(gt, [a_part, {**a_part, "score": 0.96}], "scribble", given=points).per_instance[0]
+    assert (row.detection, row.value) == (1, 0.6)
+
+
 def test_one_detection_hits_one_instance() -> None:
     gt = truth(annotation(1, (0, 0, 10, 10)), annotation(2, (2, 2, 6, 6)))
     rows = points_in_mask(gt, [detection((0, 0, 10, 10))]).per_instance
