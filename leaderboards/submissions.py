@@ -35,6 +35,7 @@ _EDITIONS = ("strict", "paper")
 _UNITS = ("fraction", "distance", "score")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[0-9a-f]{16}")
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _SCHEMA_VERSION = 1
 _ASKED = "metrics_asked"
 _MOST_BYTES = 50_000_000
@@ -119,6 +120,8 @@ def _problems(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("benchmark", "model"):
         if not isinstance(content.get(name), str) or not content[name].strip():
             yield name, "must be a name"
+        elif _CONTROL.search(content[name]):
+            yield name, "holds control characters, which would steer the terminal that shows a table"
     if not _is_count(content.get("benchmark_version")) or content["benchmark_version"] < 1:
         yield "benchmark_version", "must be a whole number of 1 or more"
     if content.get("edition") not in _EDITIONS:
@@ -137,6 +140,8 @@ def _problems(content: dict[str, Any]) -> Iterator[tuple[str, str]]:
         return
     yield from _missing_numbers(content.get(_ASKED), metrics)
     for name, record in metrics.items():
+        if _CONTROL.search(name):
+            yield f"metrics.{name!r}", "holds control characters"
         for field, why in _metric_problems(record, counts):
             yield f"metrics.{name}.{field}".rstrip("."), why
 

@@ -47,6 +47,8 @@ def test_a_good_file_passes(tmp_path):
         ("metrics/fid/value", 10**400, "metrics.fid.value"),
         ("metrics/fid/n_scored", 10**400, "metrics.fid.n_scored"),
         ("model", "\ud800", "(root)"),
+        ("model", "\x1b[2Jmine", "model"),
+        ("benchmark", "shapes\nbox", "benchmark"),
         ("metrics/box_ap/ci95", [0.6], "metrics.box_ap.ci95"),
         ("metrics/box_ap/n_scored", 9, "metrics.box_ap.n_scored"),
         ("metrics/box_ap/n_scored", -1, "metrics.box_ap.n_scored"),
