@@ -19,6 +19,7 @@ __all__ = [
     "READABLE",
     "SHIPPED_WEIGHTS",
     "STABLE_DIFFUSION_PIPELINE",
+    "check_schedule",
     "grounding_net",
     "hash_files",
     "pipeline_folder",
@@ -42,6 +43,7 @@ _FOREIGN_SAMPLING: Mapping[str, Mapping[str, float]] = {
     GLIGEN_PIPELINE: {"alpha": 0.3, "mis": 0.0},
     STABLE_DIFFUSION_PIPELINE: {"alpha": 0.0, "mis": 0.0},
 }
+_MOST_STEPS = 100_000
 _HASHED = {".safetensors", ".json", ".txt", ".model"}
 
 
@@ -158,6 +160,26 @@ def read_config(folder: Path, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: must hold a JSON object; copy the checkpoint again")
     return content
+
+
+def check_schedule(folder: Path) -> None:
+    """Checks the noise schedule of a pipeline folder, whose tables are as long as its configuration says.
+
+    Raises:
+        InputError: If ``scheduler_config.json`` is missing or unreadable, or asks for more steps than any schedule has.
+    """
+    name = "scheduler/scheduler_config.json"
+    config = read_config(folder, name)
+    steps, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas")
+    if type(steps) is not int or not 1 <= steps <= _MOST_STEPS:
+        raise InputError(
+            f"{folder / name}: field num_train_timesteps must be a whole number from 1 to {_MOST_STEPS}; "
+            "copy the checkpoint again"
+        )
+    if isinstance(betas, list) and len(betas) > _MOST_STEPS:
+        raise InputError(
+            f"{folder / name}: field trained_betas has {len(betas)} numbers, more than {_MOST_STEPS}"
+        )
 
 
 def hash_files(folder: Path, names: Iterable[Path] | None = None) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from instbench.generators.checkpoint import (
     GLIGEN_PIPELINE,
     STABLE_DIFFUSION_PIPELINE,
+    check_schedule,
     read_index,
     recommended_sampling,
 )
@@ -51,6 +52,7 @@ def load_pipeline(folder: Path, dtype: torch.dtype) -> InstanceDiffusionPipeline
     from reference_model.pipeline import InstanceDiffusionPipeline
     from reference_model.unet import InstanceUNet
 
+    check_schedule(folder)
     index = read_index(folder)
     kind = index.get("_class_name")
     options: dict[str, Any] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from instbench.errors import InputError
 from instbench.generators.base import GenerationRequest
-from instbench.generators.checkpoint import read_config, read_index, recommended_sampling
+from instbench.generators.checkpoint import check_schedule, read_config, read_index, recommended_sampling
 
 if TYPE_CHECKING:
     from instbench.generators.instance_diffusion import InstanceDiffusionGenerator
@@ -87,6 +87,7 @@ def _counter(generator: InstanceDiffusionGenerator, request: GenerationRequest) 
     from reference_model.sampling.denoiser import default_unet_batch
 
     folder, index = generator.folder, read_index(generator.folder)
+    check_schedule(folder)
     sampling = request.sampling
     given = {
         "num_inference_steps": sampling.num_inference_steps,

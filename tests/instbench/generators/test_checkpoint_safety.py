@@ -185,3 +185,14 @@ def test_large_finite_weights_pass_whatever_their_sum():
     check_finite({"a": torch.full((4,), 3e38), "b": torch.full((9,), 6e4).half(), "n": torch.arange(3)}, "x")
     with pytest.raises(CheckpointError, match=r"b \(1 of 2\)"):
         check_finite({"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}, "x")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("num_train_timesteps", 10**10), ("num_train_timesteps", 0), ("num_train_timesteps", "many")]
+    + [("trained_betas", [0.1] * 100_001)],
+)
+def test_schedules_without_end_are_refused_before_their_tables_are_made(field, value, folder):
+    path = folder / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    assert f"scheduler_config.json: field {field}" in refusal(folder)
