@@ -139,8 +139,15 @@ def recommended_sampling(index: Mapping[str, Any]) -> dict[str, Any]:
         Fields of `SamplingParameters`: the folder's own ``sampling_defaults``. Folders of diffusers have none; GLIGEN
         is then grounded in the first 30 % of the steps, as in its authors' code and in diffusers, and Stable
         Diffusion in none, both without the Multi-Instance Sampler.
+
+    Raises:
+        InputError: If the field is no object.
     """
     own = index.get("sampling_defaults")
+    if own is not None and not isinstance(own, dict):
+        raise InputError(
+            "model_index.json: field sampling_defaults must be an object; copy the checkpoint again"
+        )
     return own or dict(_FOREIGN_SAMPLING.get(str(index.get("_class_name")), {}))
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from instbench.errors import InputError
+from instbench.generators.checkpoint import recommended_sampling
 from instbench.generators.instance_diffusion import InstanceDiffusionGenerator
 from reference_model.checkpoints.tensors import CheckpointError, check_finite
 from tests.reference_model.tiny import tiny_pipeline
@@ -189,10 +190,19 @@ def test_large_finite_weights_pass_whatever_their_sum():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("num_train_timesteps", 10**10), ("num_train_timesteps", 0), ("num_train_timesteps", "many")]
-    + [("trained_betas", [0.1] * 100_001)],
+    [
+        ("num_train_timesteps", 10**10),
+        ("num_train_timesteps", 0),
+        ("num_train_timesteps", "many"),
+        ("trained_betas", [0.1] * 100_001),
+    ],
 )
 def test_schedules_without_end_are_refused_before_their_tables_are_made(field, value, folder):
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     assert f"scheduler_config.json: field {field}" in refusal(folder)
+
+
+def test_recommended_settings_are_an_object():
+    with pytest.raises(InputError, match="sampling_defaults"):
+        recommended_sampling({"sampling_defaults": 5})
