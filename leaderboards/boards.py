@@ -6,20 +6,17 @@ the same. The real images of the data set join as the ceiling, under the same co
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
-from leaderboards.submissions import Submission, read_board, write_file
+from leaderboards.submissions import Submission
 
-__all__ = ["Board", "Entry", "Number", "make_boards", "rank_ranges", "spreadsheet_safe", "write_tables"]
+__all__ = ["Board", "Entry", "Number", "make_boards", "rank_ranges"]
 
 _Z95 = 1.959963984540054
 _LEVEL = 0.05
@@ -231,98 +228,3 @@ def _entry(one: Submission, metrics: list[str]) -> Entry:
     role = "ceiling" if _is_ceiling(one) else "floor" if one.results["model"] in _FLOOR else ""
     records = one.results["metrics"]
     return Entry(one, role, {name: _number(records[name]) for name in metrics if name in records})
-
-
-def _cell(one: Number | None) -> str:
-    if one is None or one.value is None:
-        return ""
-    interval = "" if one.ci95 is None else f" [{one.ci95[0]:.3f}, {one.ci95[1]:.3f}]"
-    return f"{one.value:.3f}{interval}"
-
-
-def _rows(board: Board) -> list[list[str]]:
-    heading = ["model", "role", "badge", "submission", *board.metrics]
-    rows = []
-    for one in board.entries:
-        facts = [one.submission.results["model"], one.role, one.submission.badge, one.submission.id]
-        rows.append([*facts, *(_cell(one.numbers.get(name)) for name in board.metrics)])
-    return [heading, *sorted(rows)]
-
-
-def spreadsheet_safe(text: str) -> str:
-    """Keeps spreadsheets from taking text for a formula."""
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def _csv(board: Board) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    for position, row in enumerate(_rows(board)):
-        first = ["benchmark", "version", "edition", "images"]
-        facts = [board.benchmark, str(board.version), board.edition, str(board.images)]
-        writer.writerow([spreadsheet_safe(cell) for cell in [*(facts if position else first), *row]])
-    return stream.getvalue()
-
-
-def _markdown(board: Board) -> str:
-    def line(cells: list[str]) -> str:
-        plain = [" ".join(cell.split()).replace("\\", "\\\\").replace("|", "\\|") for cell in cells]
-        return f"| {' | '.join(cell.replace('<', '&lt;') for cell in plain)} |"
-
-    heading, *rows = _rows(board)
-    title = " ".join(board.title.split()).replace("<", "&lt;")
-    rule = "|---" * len(heading) + "|"
-    return "\n".join([f"## {title}", "", line(heading), rule, *map(line, rows)]) + "\n"
-
-
-_TEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_TEX |= {character: f"\\{character}" for character in "&%$#_{}"}
-
-
-def _latex(board: Board) -> str:
-    def line(cells: list[str]) -> str:
-        plain = [
-            "".join(_TEX.get(character, character) for character in " ".join(cell.split())) for cell in cells
-        ]
-        return " & ".join(plain) + r" \\"
-
-    heading, *rows = _rows(board)
-    columns = "llll" + "r" * len(board.metrics)
-    comment = f"% {' '.join(board.title.split())}"
-    body = [line(heading), r"\midrule", *map(line, rows)]
-    begin = [comment, rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
-    return "\n".join([*begin, *body, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-_WRITERS: dict[str, tuple[str, Callable[[Board], str]]] = {
-    "csv": (".csv", _csv),
-    "markdown": (".md", _markdown),
-    "latex": (".tex", _latex),
-}
-
-
-def write_tables(paths: Path | Sequence[Path], output: Path, table_format: str) -> list[Path]:
-    """Writes one table per board.
-
-    Args:
-        paths: Boards, run folders or results files.
-        output: Folder, made if missing.
-        table_format: ``"csv"``, ``"markdown"`` or ``"latex"`` (needs booktabs).
-
-    Returns:
-        The files; their names are made from the boards' hashes.
-
-    Raises:
-        ValueError: If the format is unknown or a submission has a problem.
-    """
-    if table_format not in _WRITERS:
-        raise ValueError(f"unknown table format {table_format!r} (formats: {', '.join(_WRITERS)})")
-    ending, writer = _WRITERS[table_format]
-    boards = make_boards(read_board(paths))
-    output.mkdir(parents=True, exist_ok=True)
-    files = []
-    for board in boards:
-        file = output / f"board-{board.id}{ending}"
-        write_file(file, writer(board).encode())
-        files.append(file)
-    return files

@@ -7,9 +7,7 @@ lets only the page's own script and style run, by their hashes.
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Sequence
@@ -18,9 +16,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from leaderboards.boards import Board, Entry, make_boards, spreadsheet_safe
+from leaderboards.boards import Board, Entry, make_boards
 from leaderboards.published import PUBLISHED, PublishedNumber, read_published
 from leaderboards.submissions import copy_report, read_board, write_file
+from leaderboards.tables import frame_csv, numbers_frame
 
 __all__ = ["build_site"]
 
@@ -49,7 +48,10 @@ def build_site(board_dir_or_results: Path | Sequence[Path], output: Path) -> Pat
         if report is not None:
             copy_report(report.parent, output / "reports" / identifier)
     measured = [_board_json(board) for board in boards]
-    files = {"measured.csv": _measured_csv(boards), "published.csv": PUBLISHED.read_text(encoding="utf-8")}
+    files = {
+        "measured.csv": frame_csv(numbers_frame(boards)),
+        "published.csv": PUBLISHED.read_text(encoding="utf-8"),
+    }
     data = {"boards": measured, "published": _published_json(read_published()), "files": files}
     for name, text in files.items():
         write_file(output / name, text.encode())
@@ -160,59 +162,3 @@ def _published_number(one: PublishedNumber) -> dict[str, Any]:
         "url": one.source_url,
         "confidence": one.confidence,
     }
-
-
-def _measured_csv(boards: Sequence[Board]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    facts = [
-        "board",
-        "benchmark",
-        "version",
-        "edition",
-        "images",
-        "instances",
-        "model",
-        "role",
-        "badge",
-        "submission",
-    ]
-    writer.writerow(
-        [
-            *facts,
-            "metric",
-            "value",
-            "ci95_low",
-            "ci95_high",
-            "n_scored",
-            "n_unscored",
-            "best_rank",
-            "worst_rank",
-        ]
-    )
-    for board in boards:
-        for one in board.entries:
-            common: list[Any] = [
-                board.id,
-                board.benchmark,
-                board.version,
-                board.edition,
-                board.images,
-                board.instances,
-            ]
-            common += [one.submission.results["model"], one.role, one.submission.badge, one.submission.id]
-            for name, number in one.numbers.items():
-                low, high = number.ci95 or ("", "")
-                value = "" if number.value is None else number.value
-                row = [
-                    *common,
-                    name,
-                    value,
-                    low,
-                    high,
-                    number.n_scored,
-                    number.n_unscored,
-                    *one.ranks.get(name, ("", "")),
-                ]
-                writer.writerow([spreadsheet_safe(cell) if isinstance(cell, str) else cell for cell in row])
-    return stream.getvalue()

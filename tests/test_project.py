@@ -39,9 +39,8 @@ DISTRIBUTIONS = {
     "open_clip": "open_clip_torch",
 }
 # Needed though no module imports them: diffusers loads through accelerate, ultralytics and open_clip must find
-# the torchvision that fits torch, torchmetrics takes its Inception from torch-fidelity, and the documents read the
-# tables of a run with pandas.
-INDIRECT = {"accelerate", "pandas", "torchvision", "torch-fidelity"}
+# the torchvision that fits torch, and torchmetrics takes its Inception from torch-fidelity.
+INDIRECT = {"accelerate", "torchvision", "torch-fidelity"}
 # Import name, that of an extra too -> how the modules begin that may import it, inside functions.
 OPTIONAL = {"ray": "ray"}
 WEIGHTS_LIMIT = 40_000_000

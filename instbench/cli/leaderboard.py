@@ -87,7 +87,7 @@ def _build(args: argparse.Namespace) -> int:
 
         say(f"open {build_site(args.board, args.output)}")
     else:
-        from leaderboards.boards import write_tables
+        from leaderboards.tables import write_tables
 
         for path in write_tables(args.board, args.output, args.format):
             say(path)

@@ -1,10 +1,8 @@
 """Which runs share a table, and what a rank says."""
 
-import csv
-
 import pytest
 
-from leaderboards.boards import Number, make_boards, rank_ranges, write_tables
+from leaderboards.boards import Number, make_boards, rank_ranges
 from leaderboards.submissions import read_board
 from tests.leaderboards.submitting import number, results, write
 
@@ -114,19 +112,3 @@ def test_the_headline_of_the_benchmark_comes_first(tmp_path):
     both = {"box_ap": number(0.5), "mask_ap": number(0.4), "older": number(0.1)}
     asked = results("a", metrics=both, metrics_asked=["mask_ap", "box_ap"])
     assert boards(tmp_path, asked)[0].metrics == ["mask_ap", "box_ap", "older"]
-
-
-def test_tables_are_written_under_our_own_names(tmp_path):
-    name = "=a|b<i>_&"
-    run = write(tmp_path / "run", results(name, benchmark="../../x-box"))
-    (file,) = write_tables([run], tmp_path / "out", "csv")
-    assert file.parent == tmp_path / "out"
-    (row,) = csv.DictReader(file.open(encoding="utf-8"))
-    assert row["model"] == f"'{name}"
-    assert row["box_ap"] == "0.500 [0.400, 0.600]"
-    (markdown,) = write_tables([run], tmp_path / "out", "markdown")
-    assert "=a\\|b&lt;i>_&" in markdown.read_text()
-    (latex,) = write_tables([run], tmp_path / "out", "latex")
-    assert r"=a|b<i>\_\&" in latex.read_text()
-    with pytest.raises(ValueError, match="unknown table format"):
-        write_tables([run], tmp_path / "out", "docx")
