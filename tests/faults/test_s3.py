@@ -18,15 +18,21 @@ from tests.faults.driver import wait_until
 from tests.faults.test_interruptions import IMAGES, Runner
 from tests.instbench.fakes import write_benchmark, write_coco
 
-pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
-
 pytestmark = pytest.mark.faults
 BUCKET = "s3://bucket"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _packages() -> None:
+    """Only `make test-faults` installs them; asked for here, suites without these tests need not mention them."""
+    pytest.importorskip("s3fs")
+    pytest.importorskip("moto.server")
+
+
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
+    from moto import server as moto_server
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     started = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     started.start()
