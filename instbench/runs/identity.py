@@ -9,7 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from instbench.runs.atomic import canonical_json, sha256_bytes
 
-__all__ = ["FieldDifference", "IdentityV1", "identity_differences"]
+__all__ = ["MUST_AGREE", "FieldDifference", "IdentityV1", "identity_differences"]
+
+MUST_AGREE = (
+    *("benchmark", "benchmark_version", "edition", "protocol_sha256", "dataset", "layouts_sha256"),
+    *("layouts_count", "conditions", "canvas_size", "evaluators"),
+)
+"""Fields of an identity that two runs share where their numbers may stand side by side."""
 
 
 class IdentityV1(BaseModel):

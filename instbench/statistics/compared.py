@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from instbench.errors import InputError
-from instbench.runs.identity import FieldDifference, identity_differences
+from instbench.runs.identity import MUST_AGREE, FieldDifference, identity_differences
 from instbench.runs.records import ResultsRecord, RunRecord
 from instbench.runs.store import RunFolder
 from instbench.statistics.samples import RatioSamples, Samples, pool_repeats
@@ -24,10 +24,6 @@ COMPARED_FILES = ("run.json", "results.json", "samples.npz", "instances.parquet"
 """What a comparison reads of a run."""
 
 _SEED = "seed"
-_MUST_AGREE = (
-    *("benchmark", "benchmark_version", "edition", "protocol_sha256", "dataset", "layouts_sha256"),
-    *("layouts_count", "conditions", "canvas_size", "evaluators"),
-)
 Key = TypeVar("Key")
 
 
@@ -161,7 +157,7 @@ def _model(runs: Sequence[ScoredRun]) -> ComparedModel:
 
 def _check_comparable(first: ComparedModel, other: ComparedModel) -> None:
     mine, theirs = (
-        {name: model.runs[0].record.identity.get(name) for name in _MUST_AGREE} for model in (first, other)
+        {name: model.runs[0].record.identity.get(name) for name in MUST_AGREE} for model in (first, other)
     )
     differing = identity_differences(mine, theirs)
     if first.seeds != other.seeds:

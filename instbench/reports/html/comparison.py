@@ -16,7 +16,7 @@ from instbench.reports.html.reading import RunData, read_run_data
 from instbench.reports.html.sections import facts_section, interval_text
 from instbench.reports.numbers import format_number
 from instbench.reports.summary import format_value
-from instbench.runs.identity import FieldDifference, identity_differences
+from instbench.runs.identity import MUST_AGREE, FieldDifference, identity_differences
 from instbench.runs.records import MetricRecord, SliceRecord
 
 if TYPE_CHECKING:
@@ -28,19 +28,6 @@ Tested: TypeAlias = "dict[tuple[str, str | None, str | None], Difference]"
 """Paired differences by number, slice and bin; no slice is the whole."""
 
 _PAIRED = ("95 %", "adjusted p")
-
-_MUST_AGREE = (
-    "benchmark",
-    "benchmark_version",
-    "edition",
-    "protocol_sha256",
-    "dataset",
-    "layouts_sha256",
-    "layouts_count",
-    "conditions",
-    "canvas_size",
-    "evaluators",
-)
 
 
 def build_comparison(first: Path, second: Path, output: Path) -> Path:
@@ -84,7 +71,7 @@ def build_comparison(first: Path, second: Path, output: Path) -> Path:
 def _refuse(
     first: Path, second: Path, runs: Sequence[RunData], differences: Sequence[FieldDifference]
 ) -> None:
-    wrong = [one for one in differences if one.field.split(".")[0] in _MUST_AGREE]
+    wrong = [one for one in differences if one.field.split(".")[0] in MUST_AGREE]
     if wrong:
         listed = "; ".join(f"{one.field} ({_short(one.theirs)} and {_short(one.ours)})" for one in wrong)
         raise InputError(f"{first} and {second}: cannot be compared: {listed} differ")
